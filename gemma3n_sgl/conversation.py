@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -151,3 +151,8 @@ class Conversation:
     def only(self, *kinds: type) -> tuple[Part, ...]:
         """All parts of these kinds, over all turns, in order."""
         return tuple(part for turn in self.turns for part in turn.only(*kinds))
+
+    def asking(self, prompt: str) -> Conversation:
+        """The same talk, with `prompt` for the text of its last turn; pictures and sound stay."""
+        media = self.last.only(Image, Audio, Recording)
+        return replace(self, turns=(*self.turns[:-1], Turn("user", (*media, prompt))))

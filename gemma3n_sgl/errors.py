@@ -14,6 +14,7 @@
     ├── Overloaded                      429 overloaded                   try again later
     ├── SettingsError                   500 invalid_settings             the operator's to mend
     ├── ProgramError                    500 program_error                the program's author's to mend
+    ├── RunTimeout                      504 run_timeout                  a program that takes too long
     └── EngineError                     502 engine_error                 the engine broke off, or spoke nonsense
         ├── EngineUnavailable           503 engine_unavailable           not there, or still loading
         └── EngineTimeout               504 engine_timeout
@@ -106,6 +107,12 @@ class SettingsError(Gemma3nError):
 
 class ProgramError(Gemma3nError):
     code = "program_error"
+    retry = False
+
+
+class RunTimeout(Gemma3nError):
+    status = 504
+    code = "run_timeout"
     retry = False
 
 

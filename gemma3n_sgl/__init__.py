@@ -1,0 +1,38 @@
+"""SGLang programs for Gemma 3n: write one `@sgl.function`, and it is a model over HTTP, a command, and a function in a notebook."""
+
+from gemma3n_sgl.bridge import offload
+from gemma3n_sgl.client import Gemma, connect
+from gemma3n_sgl.conversation import Audio, Conversation, Image, Recording, Turn
+from gemma3n_sgl.endpoint import Gemma3nEndpoint
+from gemma3n_sgl.hearing import hear, written
+from gemma3n_sgl.language import assistant, audio, image, turns, user
+from gemma3n_sgl.media import open_audio, open_image, open_recording, tiles
+from gemma3n_sgl.running import Delta, Done, Sampling, Step, Usage
+
+__all__ = [
+    "Audio",
+    "Conversation",
+    "Delta",
+    "Done",
+    "Gemma",
+    "Gemma3nEndpoint",
+    "Image",
+    "Recording",
+    "Sampling",
+    "Step",
+    "Turn",
+    "Usage",
+    "assistant",
+    "audio",
+    "connect",
+    "hear",
+    "image",
+    "offload",
+    "open_audio",
+    "open_image",
+    "open_recording",
+    "tiles",
+    "turns",
+    "user",
+    "written",
+]

@@ -1,0 +1,99 @@
+"""Plain synchronous code that waits on an event loop, without a thread for each waiter.
+
+A program runs as a greenlet (`spawn`). Where it has to wait, `wait(awaitable)` switches to the loop and comes back with the result,
+as SQLAlchemy's asyncio bridge does. Code that is no greenlet (a notebook, SGLang's own worker threads) calls the same `wait`, which
+then hands the awaitable to one background loop: so there is one transport and one way of waiting for both worlds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+import greenlet
+
+T = TypeVar("T")
+
+
+class _Program(greenlet.greenlet):
+    """A greenlet whose parent drives it from a coroutine."""
+
+
+async def spawn(fn: Callable[..., T], *args: Any) -> T:
+    """Run `fn` as a greenlet on the running loop. What it raises is raised here; cancelling this raises CancelledError inside it."""
+    program = _Program(fn)
+    program.gr_context = contextvars.copy_context()
+    pending = program.switch(*args)
+    while not program.dead:
+        try:
+            value = await pending
+        except BaseException as error:
+            pending = program.throw(error)
+        else:
+            pending = program.switch(value)
+    return pending
+
+
+def in_program() -> bool:
+    """Whether the caller runs as a greenlet of `spawn`."""
+    return isinstance(greenlet.getcurrent(), _Program)
+
+
+def wait(awaitable: Awaitable[T]) -> T:
+    """The result of `awaitable`, for code that is written synchronously. Blocks nobody else when called within `spawn`."""
+    if in_program():
+        return greenlet.getcurrent().parent.switch(awaitable)  # type: ignore[no-any-return]
+    if threading.current_thread() is background().thread:
+        raise RuntimeError("wait() was called on the background loop itself, where it would never return")
+    return background().result(_as_coroutine(awaitable))
+
+
+def offload(fn: Callable[..., T], *args: Any) -> T:
+    """`fn(*args)` for work that takes long (decoding, computing): in a thread of a small pool while the loop goes on with others."""
+    if not in_program():
+        return fn(*args)
+    return wait(in_pool(fn, *args))
+
+
+async def in_pool(fn: Callable[..., T], *args: Any) -> T:
+    """`offload` for coroutines."""
+    return await asyncio.get_running_loop().run_in_executor(_pool(), fn, *args)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="gemma3n-offload")
+
+
+class Background:
+    """One event loop in a thread of its own, for callers that have none."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="gemma3n-loop", daemon=True)
+        self.thread.start()
+
+    def result(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run `coroutine` there and wait for it here; leaving early (Ctrl-C) cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+@cache
+def background() -> Background:
+    """The background loop of this process, started at first use."""
+    return Background()
+
+
+async def _as_coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable

@@ -1,0 +1,110 @@
+"""Programs as functions, for notebooks and scripts: `gemma = connect(); gemma.run(describe, open_image("cat.jpg"))`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from sglang.lang.ir import SglFunction
+from tqdm.auto import tqdm
+
+from gemma3n_sgl import running
+from gemma3n_sgl.bridge import background
+from gemma3n_sgl.conversation import Conversation, Part
+from gemma3n_sgl.endpoint import Gemma3nEndpoint
+from gemma3n_sgl.program import Program
+from gemma3n_sgl.running import Budget, Done, Event, Sampling
+from gemma3n_sgl.settings import Settings
+from gemma3n_sgl.transport import Deadlines
+
+
+def endpoint_of(settings: Settings) -> Gemma3nEndpoint:
+    """The engine the settings name."""
+    deadlines = Deadlines(settings.connect_timeout, settings.first_token_timeout, settings.token_timeout)
+    return Gemma3nEndpoint(settings.runtime_url, settings.runtime_api_key, deadlines=deadlines)
+
+
+def connect(url: str | None = None, *, settings: Settings | None = None) -> Gemma:
+    """An engine to run programs on: at `url`, else where `GEMMA3N_RUNTIME_URL` says, else at http://127.0.0.1:30000.
+
+    Asks nothing of the network yet; a first run tells when nobody is there (EngineUnavailable).
+    """
+    settings = settings or Settings.from_env(os.environ)
+    if url:
+        settings = settings.model_copy(update={"runtime_url": url.rstrip("/")})
+    return Gemma(endpoint_of(settings), Budget(settings.run_timeout, settings.max_calls))
+
+
+class Gemma:
+    """Runs programs from code without an event loop; in a notebook too, whose own loop stays free.
+
+    Values are given by position, as a user would put them in one message (`gemma.run(vision, picture, "What is this?")`),
+    or by the names of the program's parameters; options by name.
+    """
+
+    def __init__(self, endpoint: Gemma3nEndpoint, budget: Budget | None = None) -> None:
+        self.endpoint = endpoint
+        self.budget = budget or Budget()
+
+    def run(self, function: SglFunction, *parts: Part | Conversation, sampling: Sampling | None = None, **values: Any) -> Done:
+        """Run a program to its end. Raises the errors of `gemma3n_sgl.errors`; Ctrl-C ends the run in the engine too."""
+        program, arguments = _bound(function, parts, values)
+        return background().result(running.run(program, arguments, self.endpoint, sampling, self.budget))
+
+    def stream(self, function: SglFunction, *parts: Part | Conversation, sampling: Sampling | None = None, **values: Any) -> Iterator[Event]:
+        """Run a program and yield `Step`, `Delta` and at last `Done`, as they come. Leaving early ends the run."""
+        program, arguments = _bound(function, parts, values)
+        events = running.stream(program, arguments, self.endpoint, sampling, self.budget)
+        try:
+            while (event := background().result(_next(events))) is not None:
+                yield event
+        finally:
+            background().result(_aclose(events))
+
+    def run_batch(
+        self, function: SglFunction, batch: Sequence[Mapping[str, Any]], *, sampling: Sampling | None = None, concurrency: int = 32, progress: bool = True
+    ) -> list[Done]:
+        """Run a program once for each mapping of arguments, `concurrency` at a time, with a progress bar; results in order.
+
+        The first error ends the batch.
+        """
+        program = Program.of(function, file_doc=function.func.__name__)
+        arguments = [program.arguments(values) for values in batch]
+        return background().result(self._batch(program, arguments, sampling, concurrency, progress))
+
+    async def _batch(
+        self, program: Program, batch: list[dict[str, Any]], sampling: Sampling | None, concurrency: int, progress: bool
+    ) -> list[Done]:
+        gate = asyncio.Semaphore(concurrency)
+        with tqdm(total=len(batch), desc=program.name, disable=not progress) as bar:
+
+            async def one(arguments: dict[str, Any]) -> Done:
+                async with gate:
+                    done = await running.run(program, arguments, self.endpoint, sampling, self.budget)
+                bar.update()
+                return done
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(arguments)) for arguments in batch]
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+
+def _bound(function: SglFunction, parts: Sequence[Part | Conversation], values: Mapping[str, Any]) -> tuple[Program, dict[str, Any]]:
+    program = Program.of(function, file_doc=function.func.__name__)
+    if not parts:
+        return program, program.arguments(values)
+    conversation = parts[0] if isinstance(parts[0], Conversation) else Conversation.of(*parts)
+    return program, program.bind(conversation, values)
+
+
+async def _next(events: AsyncIterator[Event]) -> Event | None:
+    return await anext(events, None)
+
+
+async def _aclose(events: Any) -> None:
+    await events.aclose()

@@ -1,0 +1,283 @@
+"""`Gemma3nEndpoint`: SGLang's `RuntimeEndpoint` with several pictures and clips, pooled transport, deadlines, and errors that arrive.
+
+It serves two callers. Stock programs, `program.run(…, backend=endpoint)`, go through `generate`, `generate_stream`, `select` and `fork` from
+SGLang's worker threads, which swallow exceptions; so an error is kept here and raised by `end_program`, in the caller's thread. Programs run by
+`gemma3n_sgl.running` use `payload` and `client` directly and raise where they stand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from sglang.lang.backend.base_backend import BaseBackend
+from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
+from sglang.lang.chat_template import ChatTemplate
+from sglang.lang.choices import ChoicesDecision
+from sglang.lang.interpreter import StreamExecutor
+from sglang.lang.ir import SglSamplingParams
+
+from gemma3n_sgl.bridge import wait
+from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
+from gemma3n_sgl.errors import EngineError, ProgramError
+from gemma3n_sgl.holdback import Holdback, neutralise
+from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
+from gemma3n_sgl.transport import NONSENSE, Deadlines, EngineClient, engine_refusal
+
+T = TypeVar("T")
+
+INFO_TIMEOUT = 2.0
+"""Seconds the engine may take to say what it serves; it never generates for that."""
+
+
+class Gemma3nEndpoint(RuntimeEndpoint):
+    """An engine that serves Gemma 3n, at `base_url`. Making one asks nothing of the network, so the engine may still be starting."""
+
+    def __init__(self, base_url: str, api_key: str = "", *, deadlines: Deadlines | None = None) -> None:
+        BaseBackend.__init__(self)  # RuntimeEndpoint's own asks the engine for its model, which fails while that is loading
+        self.base_url = base_url.rstrip("/")
+        self.api_key = api_key or None
+        self.verify = None
+        self.support_concate_and_append = False  # the engine has no such route; SGLang then joins the texts
+        self.chat_template: ChatTemplate = TEMPLATE
+        self.client = EngineClient(base_url, api_key, deadlines)
+        self._preferred: dict[str, Any] | None = None
+        self._failed: dict[int, tuple[Any, Exception]] = {}  # by the identity of a run's arguments, which its forks share
+
+    # What the engine is
+
+    async def describe(self) -> dict[str, Any]:
+        """What the engine serves, asked now: `served_model_name`, `preferred_sampling_params`, … Costs no generation."""
+        try:
+            info = await self.client.get("/model_info", timeout=INFO_TIMEOUT)
+        except EngineError as error:
+            if type(error) is not EngineError:
+                raise
+            info = await self.client.get("/get_model_info", timeout=INFO_TIMEOUT)  # its name before SGLang 0.5.5
+        return info or {}
+
+    async def preferred_sampling(self) -> dict[str, Any]:
+        """The sampling the engine was started to prefer (`--preferred-sampling-params`), asked once; {} where it says nothing."""
+        if self._preferred is None:
+            info = await self.describe()
+            self._preferred = info.get("preferred_sampling_params") or {}
+        return self._preferred
+
+    @property
+    def model_info(self) -> dict[str, Any]:
+        return wait(self.describe())
+
+    def get_model_name(self) -> str:
+        """The name the engine serves its model by; never its path."""
+        return served_name(self.model_info)
+
+    def get_server_info(self) -> Any:
+        return wait(self.client.get("/server_info", timeout=INFO_TIMEOUT))
+
+    def flush_cache(self) -> None:
+        wait(self.client.post("/flush_cache", {}))
+
+    def shutdown(self) -> None:
+        wait(self.client.aclose())
+
+    # What every call sends
+
+    def payload(self, s: StreamExecutor, sampling: dict[str, Any]) -> dict[str, Any]:
+        """The body of one `/generate` call for the prompt that `s` holds."""
+        data: dict[str, Any] = {"text": s.text_, "sampling_params": sampling}
+        self._add_images(s, data)
+        return data
+
+    def _add_images(self, s: StreamExecutor, data: dict[str, Any]) -> None:
+        """Sort the prompt's media into `image_data` and `audio_data`, as data URIs: anything else the engine would open as a file.
+
+        The clips of one request get one length; unequal ones make SGLang 0.5.23 compute NaN, which kills it or spoils its cache.
+        """
+        if "text" not in data:
+            return
+        media = [path for path, _ in s.images_]
+        if not all(isinstance(item, Image | Audio) for item in media):
+            raise ProgramError("Pictures and sound go into a prompt with image() and audio() of gemma3n_sgl, not with sgl.image().")
+        pictures = [item for item in media if isinstance(item, Image)]
+        sounds = [item for item in media if isinstance(item, Audio)]
+        if s.text_.count(IMAGE_TOKEN) != len(pictures) or s.text_.count(AUDIO_TOKEN) != len(sounds):
+            raise ProgramError("The prompt has not one place for each picture and sound. Use user() and turns() of gemma3n_sgl to put them in.")
+        several = isinstance(data["text"], list)
+        if pictures:
+            uris = [picture.data_uri for picture in pictures]
+            data["image_data"] = [uris] * len(data["text"]) if several else uris
+        if sounds:
+            uris = [clip.data_uri for clip in _of_one_length(sounds)]
+            data["audio_data"] = [uris] * len(data["text"]) if several else uris
+
+    def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:
+        self._add_images(s, data)
+        answers = wait(self.client.post("/generate", data))
+        if isinstance(s, CountingExecutor):
+            for answer in answers if isinstance(answers, list) else [answers]:
+                s.count(None, answer.get("meta_info", {}))
+        return answers
+
+    # Stock programs
+
+    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[Any, dict[str, Any]]:
+        if sampling_params.n > 1:
+            return self._guarded(s, ([""], {}), lambda: self._generate_several(s, sampling_params))
+        text, meta = [], {}
+        for chunk, meta in self.generate_stream(s, sampling_params):
+            text.append(chunk)
+        return "".join(text), meta
+
+    def generate_stream(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> Iterator[tuple[str, dict[str, Any]]]:
+        if self._failure(s):
+            return
+        try:
+            yield from relay(self.client, self._stock_payload(s, sampling_params))
+        except Exception as error:
+            self._fail(s, error)
+
+    def select(self, s: StreamExecutor, choices: list[str], temperature: float, choices_method: Any) -> ChoicesDecision:
+        nothing = ChoicesDecision(decision="", meta_info={})
+        return self._guarded(s, nothing, lambda: super(Gemma3nEndpoint, self).select(s, choices, temperature, choices_method))
+
+    def commit_lazy_operations(self, s: StreamExecutor) -> None:
+        """Prefill what forks are about to share."""
+        data = {"text": s.text_, "sampling_params": {"max_new_tokens": 0}}
+        self._add_images(s, data)
+        self._guarded(s, None, lambda: wait(self.client.post("/generate", data)))
+
+    fill_image = commit_lazy_operations
+
+    def cache_prefix(self, prefix_str: str) -> None:
+        wait(self.client.post("/generate", {"text": prefix_str, "sampling_params": {"max_new_tokens": 0}}))
+
+    def end_program(self, s: StreamExecutor) -> None:
+        """Where a fork is joined and where a stock run ends, in the caller's thread: raise what failed in the run or in its forks."""
+        if s.fork_start_text_pos is not None:
+            if error := self._failure(s):
+                raise error
+            return
+        raising = sys.exc_info()[1]
+        if isinstance(raising, Exception):
+            self._fail(s, raising)  # the program's body failed: what is still queued need not run
+        s.sync()
+        _, error = self._failed.pop(id(s.arguments), (None, None))
+        if error is not None and error is not raising:
+            raise error
+
+    def _stock_payload(self, s: StreamExecutor, params: SglSamplingParams) -> dict[str, Any]:
+        self._handle_dtype_to_regex(params)
+        data = self.payload(s, params.to_srt_kwargs())
+        for name in ("return_logprob", "logprob_start_len", "top_logprobs_num", "return_text_in_logprobs"):
+            value = getattr(params, name)
+            if value is not None and value != (None,):  # SGLang before 0.5.15 has (None,) as their default
+                data[name] = value
+        return data
+
+    def _generate_several(self, s: StreamExecutor, params: SglSamplingParams) -> tuple[list[str], dict[str, Any]]:
+        data = self._stock_payload(s, params)
+        for kind in ("image_data", "audio_data"):
+            if kind in data:
+                data[kind] = [data[kind]]
+        answers = wait(self.client.post("/generate", data))
+        return [neutralise(answer["text"]) for answer in answers], answers[0]["meta_info"]
+
+    def _guarded(self, s: StreamExecutor, instead: T, call: Callable[[], T]) -> T:
+        if isinstance(s, CountingExecutor):
+            return call()
+        if self._failure(s):
+            return instead
+        try:
+            return call()
+        except Exception as error:
+            self._fail(s, error)
+            return instead
+
+    def _failure(self, s: StreamExecutor) -> Exception | None:
+        return self._failed.get(id(s.arguments), (None, None))[1]
+
+    def _fail(self, s: StreamExecutor, error: Exception) -> None:
+        s.error_ = error
+        self._failed.setdefault(id(s.arguments), (s.arguments, error))
+
+
+class CountingExecutor(StreamExecutor):
+    """An executor that raises errors where they happen and wants to know what each engine call cost."""
+
+    def count(self, name: str | None, meta: dict[str, Any]) -> None:
+        """Called with the last `meta_info` of every engine call; `name` is the variable it was for, if any."""
+        raise TypeError(f"{type(self).__name__} does not count")
+
+
+def relay(client: EngineClient, payload: dict[str, Any], stops: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run one generation and yield (text, meta_info) as it comes; the last has `finish_reason`. Closing it ends the generation.
+
+    Copes with cumulative and incremental streams. Control tokens in the text are neutralised, and it ends before the first of `stops`,
+    which must be in the payload's own `stop` too, with `no_stop_trim`.
+    """
+    stream, safe, cut = client.stream(payload), Holdback(stops), _Cut()
+    try:
+        wait(stream.open())
+        meta: dict[str, Any] = {}
+        while batch := wait(stream.next()):
+            chunk, meta = cut.news(batch)
+            if text := safe.feed(chunk):
+                yield text, meta
+        _check_finish(meta)
+        yield safe.flush(), meta
+    finally:
+        stream.close()
+
+
+class _Cut:
+    """Which part of each event is new. The engine sends the text so far, or only what is new with `--incremental-streaming-output`;
+    from the second event on the number of its token ids tells which."""
+
+    def __init__(self) -> None:
+        self._incremental: bool | None = None
+        self._first = ""
+        self._tokens = 0
+        self._length = 0
+
+    def news(self, events: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+        """The new text of all `events`, and the last one's meta_info."""
+        try:
+            if self._incremental is False:
+                events = events[-1:]
+            return "".join([self._new(event) for event in events]), events[-1]["meta_info"]
+        except (KeyError, TypeError, AttributeError):
+            raise EngineError(NONSENSE) from None
+
+    def _new(self, event: dict[str, Any]) -> str:
+        text: str = event["text"]
+        if self._incremental is None and self._tokens:
+            ids = event.get("output_ids")
+            total = event["meta_info"]["completion_tokens"]
+            self._incremental = not text.startswith(self._first) if ids is None else len(ids) < total
+        if self._incremental:
+            return text
+        if not self._tokens:
+            self._first, self._tokens = text, event["meta_info"]["completion_tokens"]
+        new, self._length = text[self._length :], max(self._length, len(text))
+        return new
+
+
+def served_name(info: dict[str, Any]) -> str:
+    """The engine's model name from its `model_info`, "" where it was given none: without one the engine would publish a path."""
+    name = info.get("served_model_name") or ""
+    return "" if name == info.get("model_path") else str(name)
+
+
+def _check_finish(meta: dict[str, Any]) -> None:
+    reason = meta.get("finish_reason") or {}
+    if reason.get("type") == "abort":
+        raise engine_refusal(int(reason.get("status_code") or 500), str(reason.get("message", "")))
+
+
+def _of_one_length(clips: list[Audio]) -> list[Audio]:
+    longest = max(clip.seconds for clip in clips)
+    if longest > MAX_CLIP_SECONDS:
+        raise ProgramError(f"A clip of {longest:.1f} s is longer than the engine can take ({MAX_CLIP_SECONDS} s). Use hear() for it.")
+    return [clip if clip.seconds == longest else clip.padded(longest) for clip in clips]
+

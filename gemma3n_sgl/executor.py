@@ -1,0 +1,240 @@
+"""The executor that runs programs on an event loop: no thread, forks side by side, errors where they happen, everything cancelled with the run.
+
+Inside `bridge.spawn` the program's own expressions run in its greenlet; each fork has a worker greenlet of its own, which the loop runs beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sglang.lang.interpreter import StreamExecutor
+from sglang.lang.ir import SglExpr, SglExprList, SglGen, SglSamplingParams, SglSelect, SglSeparateReasoning, SglVarScopeBegin
+
+from gemma3n_sgl.bridge import spawn, wait
+from gemma3n_sgl.endpoint import CountingExecutor, Gemma3nEndpoint, relay
+from gemma3n_sgl.errors import ProgramError
+
+ANSWER = "answer"
+"""The variable that is a program's product; every other generated variable is a step on the way."""
+
+
+@dataclass
+class Observer:
+    """What a run tells of itself while it goes on. `plan` makes a call's sampling parameters from the program's own and the request's."""
+
+    plan: Callable[[str | None, dict[str, Any]], tuple[dict[str, Any], tuple[str, ...]]]
+    delta: Callable[[str], None]
+    step: Callable[[str, str], None]
+    count: Callable[[str | None, dict[str, Any]], None]
+    begin_call: Callable[[], None]
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def stop(self) -> None:
+        """End all that still runs, and wait until it has let go of the engine."""
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+
+class Signal:
+    """`threading.Event` for greenlets of one loop."""
+
+    def __init__(self) -> None:
+        self._on = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def set(self) -> None:
+        self._on = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    def clear(self) -> None:
+        self._on = False
+
+    def is_set(self) -> bool:
+        return self._on
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait in a greenlet; `timeout` is there for SGLang's signature and unused, since every run has a deadline."""
+        if not self._on:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            wait(waiter)
+        return True
+
+
+class LoopExecutor(CountingExecutor):
+    """SGLang's `StreamExecutor` on an event loop. The first one executes where it is called; forks queue and work for themselves."""
+
+    def __init__(
+        self, backend: Gemma3nEndpoint, arguments: dict[str, Any], sampling: SglSamplingParams, observer: Observer, *, is_fork: bool = False
+    ) -> None:
+        self.observer = observer
+        self.is_fork = is_fork
+        self._queue: deque[SglExpr | str] = deque()
+        self._idle = Signal()
+        self._idle.set()
+        self._working = False
+        self._error_seen = False
+        self._steps: list[tuple[str, str]] = []
+        self.forks: list[LoopExecutor] = []
+        super().__init__(backend, arguments, sampling, None, stream=False, use_thread=False)
+
+    # Expressions in, results out
+
+    def submit(self, expr: SglExpr | str) -> None:
+        self._raise()
+        self._init_var_event(expr)
+        if not self.is_fork:
+            self._execute(expr)
+            return
+        self._queue.append(expr)
+        if not self._working:
+            self._working = True
+            self._idle.clear()
+            task = asyncio.get_running_loop().create_task(spawn(self._work))
+            self.observer.tasks.add(task)
+            task.add_done_callback(self.observer.tasks.discard)
+
+    def _work(self) -> None:
+        try:
+            while self._queue:
+                self._execute(self._queue.popleft())
+        except BaseException as error:
+            self.error_ = error if isinstance(error, Exception) else ProgramError("The run was cancelled.")
+            self._queue.clear()
+            for event in self.variable_event.values():
+                event.set()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._working = False
+            self._idle.set()
+
+    def sync(self) -> None:
+        self._idle.wait()
+        self.tell_steps()
+        self._raise()
+
+    def get_var(self, name: str) -> Any:
+        if name in self.variable_event:
+            self.variable_event[name].wait()
+        self.tell_steps()
+        self._raise()
+        return self.variables[name]
+
+    def get_meta_info(self, name: str, timeout: float | None = None) -> Any:
+        if name in self.variable_event:
+            self.variable_event[name].wait()
+        return self.meta_info.get(name)
+
+    def end(self) -> None:
+        """SGLang calls this when a fork is joined and when an executor is dropped; there is nothing to end here."""
+
+    def _raise(self) -> None:
+        if self.error_ is not None:
+            self._error_seen = True
+            raise self.error_
+
+    def _init_var_event(self, expr: SglExpr | str) -> None:
+        if isinstance(expr, SglGen | SglSelect | SglVarScopeBegin | SglSeparateReasoning):
+            self.variable_event[expr.name] = Signal()
+        elif isinstance(expr, SglExprList):
+            for part in expr.expr_list:
+                self._init_var_event(part)
+
+    # Forks
+
+    def fork(self, size: int = 1, position_ids_offset: list[int] | None = None) -> list[StreamExecutor]:
+        if size > 1 and self.text_ and not self.is_fork:
+            self.backend.commit_lazy_operations(self)
+        self.sync()
+        return [self._fork() for _ in range(int(size))]
+
+    def _fork(self) -> LoopExecutor:
+        fork = LoopExecutor(self.backend, self.arguments, self.default_sampling_para, self.observer, is_fork=True)
+        fork.variables = dict(self.variables)
+        fork.meta_info = dict(self.meta_info)
+        fork.text_ = self.text_
+        fork.messages_ = list(self.messages_)
+        fork.cur_role = self.cur_role
+        fork.cur_role_begin_pos = self.cur_role_begin_pos
+        fork.fork_start_text_pos = len(self.text_)
+        fork.images_ = list(self.images_)
+        fork.cur_images = list(self.cur_images)
+        self.forks.append(fork)
+        return fork
+
+    def finish(self) -> None:
+        """At the end of the program: wait for its forks, and raise an error of theirs that the program has not met."""
+        for fork in self.forks:
+            if not fork._error_seen:
+                fork.sync()
+            fork.finish()
+
+    # Engine calls
+
+    def _execute_gen(self, expr: SglGen) -> None:
+        name = expr.name
+        params = self._resolve_sampling_params(expr.sampling_params)
+        self.backend._handle_dtype_to_regex(params)
+        sampling, stops = self.observer.plan(name, params.to_srt_kwargs())
+        streams = self._answers(name)
+        self.observer.begin_call()
+        begin, meta = len(self.text_), {}
+        for text, meta in relay(self.backend.client, self.backend.payload(self, sampling), stops):
+            self.text_ += text
+            if streams and text:
+                self.observer.delta(text)
+        self._made(name, self.text_[begin:], meta)
+
+    def _execute_select(self, expr: SglSelect) -> None:
+        answers = self._answers(expr.name)
+        self.observer.begin_call()
+        decision = self.backend.select(self, expr.choices, expr.temperature, expr.choices_method)
+        self.text_ += decision.decision
+        self._made(expr.name, decision.decision, decision.meta_info or {}, counted=True)
+        if answers:
+            self.observer.delta(decision.decision)
+
+    def set_var(self, name: str, value: Any) -> None:
+        self._answers(name)
+        super().set_var(name, value)
+
+    def _answers(self, name: str | None) -> bool:
+        """Whether this makes the program's answer, which is made once: what has been streamed can't be taken back."""
+        if name != ANSWER or self.is_fork:
+            return False
+        if ANSWER in self.variables:
+            raise ProgramError("The program makes `answer` twice. Give the first one another name.")
+        return True
+
+    def _made(self, name: str | None, value: str, meta: dict[str, Any], *, counted: bool = False) -> None:
+        if not counted:
+            self.count(name, meta)
+        if name is None:
+            return
+        self.variables[name] = value
+        self.meta_info[name] = meta
+        if name != ANSWER:
+            self._steps.append((name, value))
+            if not self.is_fork:
+                self.tell_steps()
+        self.variable_event[name].set()
+
+    def tell_steps(self) -> None:
+        """Steps of forks are told when the program asks for them, so that they come in its order and not in that of the engine."""
+        for name, value in self._steps:
+            self.observer.step(name, value)
+        self._steps.clear()
+
+    def count(self, name: str | None, meta: dict[str, Any]) -> None:
+        self.observer.count(name, meta)
+

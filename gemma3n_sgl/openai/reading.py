@@ -1,0 +1,160 @@
+"""A request's messages → `Conversation`, with every picture and sound fetched, decoded and within limits.
+
+What the template can't express is mended where the meaning stays the same: system and developer messages anywhere become the system prompt, neighbours
+of one role are merged, and a talk that the assistant opens or ends gets an empty turn of the user's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gemma3n_sgl.bridge import in_pool
+from gemma3n_sgl.conversation import Conversation, Part, Turn
+from gemma3n_sgl.errors import FetchError, Gemma3nError, InvalidValue, TooLarge
+from gemma3n_sgl.media import Limits, base64_bytes, data_uri, fetch, open_image, open_sound
+from gemma3n_sgl.openai.requests import Message
+from gemma3n_sgl.settings import Settings
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads messages within the settings' limits. `fetch` is what gets a URL (None: as the settings say)."""
+
+    settings: Settings
+    fetch: Fetch | None = None
+
+    async def read(self, messages: list[Message]) -> Conversation:
+        """The conversation the messages hold. Errors name the part they are about as `param`."""
+        parts = [_Parts(message, f"messages[{i}]") for i, message in enumerate(messages)]
+        self._count(parts)
+        values = await _all_or_first_error([self._values(part) for part in parts])
+        return _conversation(messages, values)
+
+    def _count(self, parts: list[_Parts]) -> None:
+        """Too many are refused before any is decoded."""
+        kinds = [kind for part in parts for kind, _, _ in part.found]
+        for kind, limit, name in (("image", self.settings.max_images, "pictures"), ("audio", self.settings.max_sounds, "sounds")):
+            if (count := kinds.count(kind)) > limit:
+                raise TooLarge(f"The messages hold {count} {name}; at most {limit} are taken at once.", param="messages")
+
+    async def _values(self, parts: _Parts) -> tuple[Part, ...]:
+        return tuple(await _all_or_first_error([self._value(kind, value, param) for kind, value, param in parts.found]))
+
+    async def _value(self, kind: str, value: str, param: str) -> Part:
+        if kind == "text":
+            return value
+        limits = Limits.of(self.settings)
+        try:
+            data = await self._bytes(value, kind, limits)
+            if kind == "image":
+                return await in_pool(lambda: open_image(data, limits=limits))
+            return await in_pool(lambda: open_sound(data, limits=limits))
+        except Gemma3nError as error:
+            error.param = error.param or param
+            raise
+
+    async def _bytes(self, value: str, kind: str, limits: Limits) -> bytes:
+        if value[:5].lower() == "data:":
+            return await in_pool(lambda: data_uri(value, limits=limits))
+        if value[:7].lower() == "http://" or value[:8].lower() == "https://":
+            if self.fetch is not None:
+                return await self.fetch(value)
+            if self.settings.image_urls == "off":
+                raise FetchError("This server fetches no URLs. Send the file itself, as a data URI.")
+            return await fetch(value, limits=limits)
+        if kind == "audio":
+            return await in_pool(lambda: base64_bytes(value, limits=limits))
+        raise InvalidValue("A picture is a data URI (data:image/png;base64,…) or an http(s) URL.")
+
+
+class _Parts:
+    """What one message holds, in order: (kind, text or source, where it stands)."""
+
+    def __init__(self, message: Message, where: str) -> None:
+        self.found: list[tuple[str, str, str]] = []
+        if message.role not in ("system", "developer", "user", "assistant"):
+            roles = "system, developer, user and assistant"
+            raise InvalidValue(f"The role {message.role!r} is not supported; roles are {roles}.", param=f"{where}.role")
+        content = message.content
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        for i, part in enumerate(content or []):
+            self.found.append((*_part(part, f"{where}.content[{i}]"), f"{where}.content[{i}]"))
+        empty = not any(kind != "text" or value.strip() for kind, value, _ in self.found)
+        if message.role == "user" and empty:
+            raise InvalidValue("A user message holds text, a picture or a sound; this one is empty.", param=f"{where}.content")
+        if message.role in ("system", "developer", "assistant") and any(kind != "text" for kind, _, _ in self.found):
+            raise InvalidValue("Pictures and sound go into user messages.", param=f"{where}.content")
+
+
+def _part(part: dict[str, Any], where: str) -> tuple[str, str]:
+    """The kind and the text or source of one content part."""
+    kind = part.get("type")
+    if kind in ("text", "input_text", "refusal"):
+        return "text", _string(part, "refusal" if kind == "refusal" else "text", where)
+    if kind in ("image_url", "input_image"):
+        return "image", _source(part, "image_url", where)
+    if kind == "audio_url":
+        return "audio", _source(part, "audio_url", where)
+    if kind == "input_audio":
+        inner = part.get("input_audio")
+        if not isinstance(inner, dict):
+            raise InvalidValue("`input_audio` is an object with `data` (base64) and `format`.", param=f"{where}.input_audio")
+        return "audio", _string(inner, "data", f"{where}.input_audio")
+    raise InvalidValue(f"Content of type {kind!r} is not supported; send text, image_url, input_audio or audio_url.", param=f"{where}.type")
+
+
+def _source(part: dict[str, Any], name: str, where: str) -> str:
+    inner = part.get(name)
+    if isinstance(inner, str):
+        return inner
+    if isinstance(inner, dict):
+        return _string(inner, "url", f"{where}.{name}")
+    raise InvalidValue(f"`{name}` is an object with `url`.", param=f"{where}.{name}")
+
+
+def _string(holder: dict[str, Any], name: str, where: str) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str):
+        raise InvalidValue(f"`{name}` must be a string.", param=f"{where}.{name}")
+    return value
+
+
+def _conversation(messages: list[Message], values: list[tuple[Part, ...]]) -> Conversation:
+    system, turns = [], []
+    for message, parts in zip(messages, values, strict=True):
+        if message.role in ("system", "developer"):
+            system.append("\n".join(part for part in parts if isinstance(part, str)))
+        elif turns and turns[-1].role == message.role:
+            turns[-1] = Turn(turns[-1].role, _merged(turns[-1].parts, parts))
+        else:
+            turns.append(Turn("user" if message.role == "user" else "assistant", parts))
+    if not turns or turns[0].role == "assistant":
+        turns.insert(0, Turn("user", ("",)))
+    if turns[-1].role == "assistant":
+        turns.append(Turn("user", ("",)))
+    return Conversation(tuple(turns), "\n\n".join(filter(str.strip, system)))
+
+
+def _merged(first: tuple[Part, ...], second: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Two messages of one role as one, an empty line between their texts."""
+    if first and second and isinstance(first[-1], str) and isinstance(second[0], str):
+        return (*first[:-1], f"{first[-1].strip()}\n\n{second[0].strip()}", *second[1:])
+    return (*first, *second)
+
+
+async def _all_or_first_error(coroutines: list[Any]) -> list[Any]:
+    """Results in order; at the first error the others are cancelled."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+

@@ -1,0 +1,238 @@
+"""The asynchronous client to an SGLang engine: pooled connections, deadlines, streams, and the engine's errors told as our own.
+
+Every generation is a stream, also where nobody watches it: an engine drops a stream 0.3 s after its socket closes, a plain request
+only after 3.5 s (SGLang 0.5.23). Nothing is ever retried: after the first token it can't be, before it the caller knows better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from pydantic_core import from_json, to_json
+
+from gemma3n_sgl.errors import (
+    ContextLengthExceeded,
+    EngineError,
+    EngineTimeout,
+    EngineUnavailable,
+    Gemma3nError,
+    InvalidValue,
+    Overloaded,
+)
+
+UNREACHABLE = "The engine can't be reached; it may still be loading. Try again in a few seconds."
+BROKEN_OFF = "The engine broke off in the middle of the answer. Try again."
+NONSENSE = "The engine answered something that is no answer. Try again; if it goes on, look at the engine's log."
+_TOO_LONG = ("longer than the model's context length", "maximum context length", "exceeds the maximum allowed length")
+_EVENT = b"data: "
+_EVENT_END = b"\n\n"
+_READ_BUFFER = 2**20
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds allowed for reaching the engine, for its first token, and between two tokens."""
+
+    connect: float = 5
+    first_token: float = 120
+    token: float = 30
+
+
+class EngineClient:
+    """Talks to one engine, from any number of event loops (each has a pool of connections of its own)."""
+
+    def __init__(self, url: str, api_key: str = "", deadlines: Deadlines | None = None) -> None:
+        self.url = url.rstrip("/")
+        self.deadlines = deadlines or Deadlines()
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+
+    def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None or session.closed:
+            self._sessions[loop] = session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.deadlines.connect),
+                headers=self._headers,
+                read_bufsize=_READ_BUFFER,
+                auto_decompress=False,
+            )
+        return session
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop."""
+        if session := self._sessions.pop(asyncio.get_running_loop(), None):
+            await session.close()
+
+    async def get(self, path: str, *, timeout: float) -> Any:
+        """The JSON of a GET, within `timeout` seconds."""
+        return await self._call("GET", path, None, timeout)
+
+    async def post(self, path: str, body: Any) -> Any:
+        """The JSON of a POST (None where the engine answers with nothing), within the time for a first token."""
+        return await self._call("POST", path, body, self.deadlines.first_token)
+
+    async def _call(self, method: str, path: str, body: Any, timeout: float) -> Any:
+        try:
+            async with asyncio.timeout(timeout), self._request(method, path, body) as response:
+                data = await response.read()
+                if response.status != 200:
+                    raise _refusal(response.status, data)
+        except TimeoutError:
+            raise EngineTimeout(f"The engine did not answer within {timeout:g} s. Try again later.") from None
+        except aiohttp.ClientConnectorError:
+            raise EngineUnavailable(UNREACHABLE) from None
+        except aiohttp.ClientError:
+            raise EngineError(BROKEN_OFF) from None
+        return _parse(data) if data.strip() else None
+
+    def _request(self, method: str, path: str, body: Any) -> Any:
+        data = None if body is None else to_json(body)
+        return self._session().request(method, self.url + path, data=data, headers={"Content-Type": "application/json"})
+
+    def stream(self, body: dict[str, Any]) -> EngineStream:
+        """A generation: `async with client.stream(body) as events: while batch := await events.next(): …`."""
+        return EngineStream(self, body)
+
+
+class EngineStream:
+    """The events of one generation. Leaving it, however that comes about, closes its socket at once, which ends the generation."""
+
+    def __init__(self, client: EngineClient, body: dict[str, Any]) -> None:
+        self._client = client
+        self._body = body | {"stream": True}
+        self._response: aiohttp.ClientResponse | None = None
+        self._rest = b""
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_heard = 0.0
+        self._limit = client.deadlines.first_token
+        self._timed_out = False
+        self.done = False
+
+    async def open(self) -> None:
+        """Send the request; raises what the engine says against it."""
+        loop = asyncio.get_running_loop()
+        self._last_heard = loop.time()
+        try:
+            async with asyncio.timeout(self._limit):
+                self._response = response = await self._client._request("POST", "/generate", self._body)
+                if response.status != 200:
+                    raise _refusal(response.status, await response.read())
+        except TimeoutError:
+            raise self._too_late() from None
+        except aiohttp.ClientConnectorError:
+            raise EngineUnavailable(UNREACHABLE) from None
+        except aiohttp.ClientError:
+            raise EngineError(BROKEN_OFF) from None
+        self._watch(loop)
+
+    async def next(self) -> list[dict[str, Any]]:
+        """All events that have arrived since, at least one; none at all once the generation has ended."""
+        assert self._response is not None
+        while not self.done:
+            try:
+                data = await self._response.content.readany()
+            except aiohttp.ClientError:
+                raise (self._too_late() if self._timed_out else EngineError(BROKEN_OFF)) from None
+            if not data:
+                raise EngineError(BROKEN_OFF)
+            self._last_heard = asyncio.get_running_loop().time()
+            if events := self._events(data):
+                self._expect_tokens()
+                return events
+        return []
+
+    def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._response is not None:
+            if self.done:
+                self._response.release()
+            else:
+                self._response.close()
+
+    def _events(self, data: bytes) -> list[dict[str, Any]]:
+        *whole, self._rest = (self._rest + data).split(_EVENT_END)
+        events = []
+        for line in whole:
+            if not line.startswith(_EVENT):
+                continue
+            if line == b"data: [DONE]":
+                self.done = True
+                break
+            event = _parse(line[len(_EVENT) :])
+            if "error" in event:
+                raise _told(event["error"])
+            events.append(event)
+        return events
+
+    def _expect_tokens(self) -> None:
+        if self._limit != self._client.deadlines.token:
+            self._limit = self._client.deadlines.token
+            if self._timer:
+                self._timer.cancel()
+            self._watch(asyncio.get_running_loop())
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer a stream, moved on when it fires: silence is noticed without a cost for each token."""
+        left = self._last_heard + self._limit - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._watch, loop)
+        else:
+            self._timed_out = True
+            if self._response is not None:
+                self._response.close()
+
+    def _too_late(self) -> EngineTimeout:
+        return EngineTimeout(f"The engine was silent for {self._limit:g} s. It may be overloaded; try again later.")
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        value = from_json(data)
+    except ValueError:
+        raise EngineError(NONSENSE) from None
+    if not isinstance(value, dict):
+        raise EngineError(NONSENSE)
+    return value
+
+
+def _refusal(status: int, body: bytes) -> Gemma3nError:
+    """What an answer that is not 200 means. The engine has five shapes for it; all hold a message or nothing."""
+    try:
+        value = from_json(body)
+    except ValueError:
+        value = {}
+    found = value.get("error", value) if isinstance(value, dict) else {}
+    message = found.get("message") if isinstance(found, dict) else found
+    return engine_refusal(status, message if isinstance(message, str) else "")
+
+
+def _told(error: Any) -> Gemma3nError:
+    """What an error inside a stream means, where HTTP has said 200 already."""
+    if not isinstance(error, dict):
+        return EngineError(NONSENSE)
+    status = error.get("code")
+    return engine_refusal(status if isinstance(status, int) else 500, str(error.get("message", "")))
+
+
+def engine_refusal(status: int, message: str) -> Gemma3nError:
+    """An engine's status and words as our error; its words are passed on only where they speak of lengths and limits."""
+    if any(mark in message for mark in _TOO_LONG):
+        return ContextLengthExceeded(message, param="messages")
+    if status in (401, 403):
+        return EngineError("The engine refuses our key. Set GEMMA3N_RUNTIME_API_KEY to the key it was started with.")
+    if status == 429:
+        return Overloaded("The engine has too much to do. Try again in a moment.")
+    if status == 503:
+        return EngineUnavailable("The engine takes no requests now; it may be loading or overloaded. Try again in a few seconds.")
+    if 400 <= status < 500 and "grammar" in message:
+        return InvalidValue("The engine can't keep to this regex, grammar or schema. Simplify it.")
+    if 400 <= status < 500:
+        return InvalidValue("The engine refused the request: one of its parameters is out of range.")
+    return EngineError("The engine failed on this request. Try again; if it goes on, look at the engine's log.")
