@@ -8,6 +8,7 @@ then hands the awaitable to one background loop: so there is one transport and o
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import os
 import threading
@@ -49,7 +50,7 @@ def wait(awaitable: Awaitable[T]) -> T:
     """The result of `awaitable`, for code that is written synchronously. Blocks nobody else when called within `spawn`."""
     if in_program():
         return greenlet.getcurrent().parent.switch(awaitable)  # type: ignore[no-any-return]
-    if threading.current_thread() is background().thread:
+    if on_background():
         raise RuntimeError("wait() was called on the background loop itself, where it would never return")
     return background().result(_as_coroutine(awaitable))
 
@@ -78,6 +79,18 @@ class Background:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="gemma3n-loop", daemon=True)
         self.thread.start()
+        self._closers: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        atexit.register(self._shut)
+
+    def at_exit(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have `close()` run on this loop before the process ends."""
+        self._closers.append(close)
+
+    def _shut(self) -> None:
+        for close in self._closers:
+            self.result(close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
 
     def result(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run `coroutine` there and wait for it here; leaving early (Ctrl-C) cancels it."""
@@ -93,6 +106,11 @@ class Background:
 def background() -> Background:
     """The background loop of this process, started at first use."""
     return Background()
+
+
+def on_background() -> bool:
+    """Whether the caller runs on the background loop."""
+    return background.cache_info().currsize > 0 and threading.current_thread() is background().thread
 
 
 async def _as_coroutine(awaitable: Awaitable[T]) -> T:

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from pydantic_core import from_json, to_json
 
+from gemma3n_sgl.bridge import background, on_background
 from gemma3n_sgl.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -62,6 +63,8 @@ class EngineClient:
                 read_bufsize=_READ_BUFFER,
                 auto_decompress=False,
             )
+            if on_background():
+                background().at_exit(self.aclose)
         return session
 
     async def aclose(self) -> None:
@@ -89,7 +92,7 @@ class EngineClient:
             raise EngineUnavailable(UNREACHABLE) from None
         except aiohttp.ClientError:
             raise EngineError(BROKEN_OFF) from None
-        return _parse(data) if data.strip() else None
+        return _parse(data, (dict, list)) if data.strip() else None
 
     def _request(self, method: str, path: str, body: Any) -> Any:
         data = None if body is None else to_json(body)
@@ -192,12 +195,12 @@ class EngineStream:
         return EngineTimeout(f"The engine was silent for {self._limit:g} s. It may be overloaded; try again later.")
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes, expected: Any = dict) -> Any:
     try:
         value = from_json(data)
     except ValueError:
         raise EngineError(NONSENSE) from None
-    if not isinstance(value, dict):
+    if not isinstance(value, expected):
         raise EngineError(NONSENSE)
     return value
 

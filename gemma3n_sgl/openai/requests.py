@@ -117,7 +117,8 @@ class ChatRequest(BaseModel):
 
 
 def _invalid(error: ValidationError) -> InvalidValue:
-    first = error.errors(include_url=False, include_context=False)[0]
+    errors = error.errors(include_url=False, include_context=False)
+    first = next((e for e in errors if not e["type"].endswith("_type") and e["loc"][:1] == errors[0]["loc"][:1]), errors[0])  # of a union
     if first["type"] == "json_invalid":
         return InvalidValue("The body is not valid JSON. Send a JSON object with `model` and `messages`.")
     place = [part for part in first["loc"] if not (isinstance(part, str) and (part.startswith(("list[", "constrained-")) or part == "str"))]
