@@ -23,7 +23,7 @@ from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
 from gemma3n_sgl.errors import EngineError, ProgramError
 from gemma3n_sgl.holdback import Holdback, neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
-from gemma3n_sgl.transport import NONSENSE, Deadlines, EngineClient, engine_refusal
+from gemma3n_sgl.transport import BROKEN_OFF, NONSENSE, Deadlines, EngineClient, engine_refusal
 
 T = TypeVar("T")
 
@@ -113,7 +113,8 @@ class Gemma3nEndpoint(RuntimeEndpoint):
 
     def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:
         self._add_images(s, data)
-        answers = wait(self.client.post("/generate", data))
+        prefill = isinstance(data.get("text"), str)
+        answers = wait(self.client.prefill(data) if prefill else self.client.post("/generate", data))
         if isinstance(s, CountingExecutor):
             for answer in answers if isinstance(answers, list) else [answers]:
                 s.count(None, answer.get("meta_info", {}))
@@ -143,14 +144,12 @@ class Gemma3nEndpoint(RuntimeEndpoint):
 
     def commit_lazy_operations(self, s: StreamExecutor) -> None:
         """Prefill what forks are about to share."""
-        data = {"text": s.text_, "sampling_params": {"max_new_tokens": 0}}
-        self._add_images(s, data)
-        self._guarded(s, None, lambda: wait(self.client.post("/generate", data)))
+        self._guarded(s, None, lambda: wait(self.client.prefill(self.payload(s, {"max_new_tokens": 0}))))
 
     fill_image = commit_lazy_operations
 
     def cache_prefix(self, prefix_str: str) -> None:
-        wait(self.client.post("/generate", {"text": prefix_str, "sampling_params": {"max_new_tokens": 0}}))
+        wait(self.client.prefill({"text": prefix_str, "sampling_params": {"max_new_tokens": 0}}))
 
     def end_program(self, s: StreamExecutor) -> None:
         """Where a fork is joined and where a stock run ends, in the caller's thread: raise what failed in the run or in its forks."""
@@ -270,7 +269,9 @@ def served_name(info: dict[str, Any]) -> str:
 
 
 def _check_finish(meta: dict[str, Any]) -> None:
-    reason = meta.get("finish_reason") or {}
+    reason = meta.get("finish_reason")
+    if not isinstance(reason, dict):
+        raise EngineError(BROKEN_OFF)
     if reason.get("type") == "abort":
         raise engine_refusal(int(reason.get("status_code") or 500), str(reason.get("message", "")))
 

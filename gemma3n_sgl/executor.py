@@ -24,9 +24,12 @@ ANSWER = "answer"
 
 @dataclass
 class Observer:
-    """What a run tells of itself while it goes on. `plan` makes a call's sampling parameters from the program's own and the request's."""
+    """What a run tells of itself while it goes on.
 
-    plan: Callable[[str | None, dict[str, Any]], tuple[dict[str, Any], tuple[str, ...]]]
+    `plan(answers, streams, params)` makes a call's sampling parameters and stop strings from the program's own and the request's.
+    """
+
+    plan: Callable[[bool, bool, dict[str, Any]], tuple[dict[str, Any], tuple[str, ...]]]
     delta: Callable[[str], None]
     step: Callable[[str, str], None]
     count: Callable[[str | None, dict[str, Any]], None]
@@ -185,8 +188,8 @@ class LoopExecutor(CountingExecutor):
         name = expr.name
         params = self._resolve_sampling_params(expr.sampling_params)
         self.backend._handle_dtype_to_regex(params)
-        sampling, stops = self.observer.plan(name, params.to_srt_kwargs())
         streams = self._answers(name)
+        sampling, stops = self.observer.plan(name == ANSWER, streams, params.to_srt_kwargs())
         self.observer.begin_call()
         begin, meta = len(self.text_), {}
         for text, meta in relay(self.backend.client, self.backend.payload(self, sampling), stops):

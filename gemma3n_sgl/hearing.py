@@ -24,9 +24,11 @@ def hear(s: ProgramState, name: str, recording: Recording | Audio, prompt: str, 
     forks = s.fork(len(heard))
     for fork, clip in zip(forks, heard, strict=True):
         fork += user(clip, prompt)
-        fork += assistant(sgl.gen("heard", temperature=0))
-    said = [fork["heard"].strip() for fork in forks]
-    forks.join()
+        fork += assistant(sgl.gen(name, temperature=0))
+    said = []
+    for fork in forks:
+        said.append(fork[name].strip())
+        fork.stream_executor.end()
     s[name] = " ".join(filter(None, said))
 
 

@@ -51,6 +51,10 @@ class Holdback:
         text, self._held = self._held, ""
         return neutralise(text)
 
+    def feed_all(self, text: str) -> str:
+        """The whole of a text that is complete."""
+        return self.feed(text) + self.flush()
+
     def _first_stop(self, text: str) -> int:
         return min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
 

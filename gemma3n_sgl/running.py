@@ -19,6 +19,7 @@ from gemma3n_sgl.bridge import spawn
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
 from gemma3n_sgl.errors import Gemma3nError, ProgramError, RunTimeout
 from gemma3n_sgl.executor import ANSWER, LoopExecutor, Observer
+from gemma3n_sgl.holdback import Holdback
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class _Run:
             max_new_tokens=None, stop=[], stop_token_ids=[], logprob_start_len=None, top_logprobs_num=None, return_text_in_logprobs=None, **given
         )
 
-    def _plan(self, name: str | None, params: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def _plan(self, answers: bool, streams: bool, params: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The sampling parameters of one engine call, and the strings it stops at."""
         asked = self._sampling
         if asked.seed is not None:
@@ -191,8 +192,9 @@ class _Run:
         if asked.repetition_penalty is not None:
             params["repetition_penalty"] = asked.repetition_penalty
         stops = (params["stop"],) if isinstance(params["stop"], str) else tuple(params["stop"] or ())
-        if name == ANSWER:
+        if streams:
             stops += asked.stop
+        if answers:
             limits = [limit for limit in (params["max_new_tokens"], asked.max_tokens) if limit is not None]
             params["max_new_tokens"] = min(limits, default=None)
         params["stop"] = list(stops)
@@ -221,7 +223,8 @@ class _Run:
             raise ProgramError(f"The program {self._program.name!r} ended without an `answer`.")
         value = executor.variables[ANSWER]
         answer = "\n".join(map(str, value)) if isinstance(value, list) else str(value)
-        if not self._streamed and answer:
+        if not self._streamed:
+            answer = Holdback(self._sampling.stop).feed_all(answer)  # set, or joined from forks
             self._tell(Delta(answer))
         return Done(answer, self._finish_reason, replace(self._usage), dict(executor.variables))
 

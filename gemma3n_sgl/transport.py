@@ -98,6 +98,17 @@ class EngineClient:
         data = None if body is None else to_json(body)
         return self._session().request(method, self.url + path, data=data, headers={"Content-Type": "application/json"})
 
+    async def prefill(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The last event of a `/generate` that generates nothing: the engine has then read the prompt, and says how long it is."""
+        stream, last = self.stream(body), {}
+        try:
+            await stream.open()
+            while events := await stream.next():
+                last = events[-1]
+        finally:
+            stream.close()
+        return last
+
     def stream(self, body: dict[str, Any]) -> EngineStream:
         """A generation: `async with client.stream(body) as events: while batch := await events.next(): …`."""
         return EngineStream(self, body)
