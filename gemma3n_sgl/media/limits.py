@@ -1,0 +1,39 @@
+"""How much foreign bytes may ask of us."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gemma3n_sgl.settings import Settings
+
+MEGA = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one picture, sound or address may cost.
+
+    `max_bytes` holds for a picture's file, a fetched file, a data URI and base64; `max_audio_seconds` (None: no limit) for a sound's
+    length when played; `fetch_timeout` is in seconds and covers all that fetching a URL takes.
+    """
+
+    max_bytes: int = 20 * MEGA
+    max_megapixels: float = 25
+    max_side: int = 16_384
+    max_audio_seconds: float | None = None
+    fetch_timeout: float = 10
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits an operator has set."""
+        return cls(
+            max_bytes=settings.max_media_mb * MEGA,
+            max_megapixels=settings.max_image_megapixels,
+            max_side=settings.max_image_side,
+            max_audio_seconds=settings.max_audio_seconds,
+            fetch_timeout=settings.fetch_timeout,
+        )
+
+
+DEFAULTS = Limits()
+"""For those who open their own files."""

@@ -1,0 +1,38 @@
+"""What the `open_…` functions take: a path, bytes, or something with `read()`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from gemma3n_sgl.errors import MediaError, TooLarge
+from gemma3n_sgl.media.limits import MEGA
+
+Source = str | Path | bytes | bytearray | memoryview | BinaryIO
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a file that can be read, else a MediaError that names it as the caller did."""
+    text = str(path)
+    if text.startswith(("http://", "https://", "data:")):
+        raise MediaError("This is a URL, and files are opened by their path: download it first, or pass its bytes.")
+    found = Path(path).expanduser()
+    if found.is_dir():
+        raise MediaError(f"{text!r} is a folder, not a file.")
+    if not found.exists():
+        raise MediaError(f"There is no file {text!r}.")
+    return found
+
+
+def content(source: Source, *, max_bytes: int | None = None) -> bytes:
+    """All bytes of a source. Raises TooLarge above `max_bytes` without reading on, and MediaError for a file that is not there."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+    elif isinstance(source, (str, Path)):
+        with existing(source).open("rb") as file:
+            return content(file, max_bytes=max_bytes)
+    else:
+        data = source.read(-1 if max_bytes is None else max_bytes + 1)
+    if max_bytes is not None and len(data) > max_bytes:
+        raise TooLarge(f"The file is larger than the limit of {max_bytes / MEGA:g} MB: send a smaller one.")
+    return data
