@@ -1,0 +1,29 @@
+"""Fixtures every test may ask for, and coroutines as tests."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+from scripted_engine import scripted
+
+__all__ = ["anyio_backend", "scripted"]
+
+if find_spec("real_engine"):
+    from real_engine import engine
+
+    __all__ += ["engine"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(name: str, obj: Any) -> None:
+    """`async def test_…` runs on an event loop, without a mark on each."""
+    if name.startswith("test") and inspect.iscoroutinefunction(obj):
+        pytest.mark.anyio(obj)
