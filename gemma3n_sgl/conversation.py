@@ -43,6 +43,8 @@ class Image(bytes):
     def __repr__(self) -> str:
         return f"Image({self.width}×{self.height} {self.media_type})"
 
+    __str__ = __repr__
+
     def _repr_html_(self) -> str:
         return f'<img src="{self.data_uri}" style="max-width: 20em; max-height: 20em">'
 
@@ -80,6 +82,8 @@ class Audio(bytes):
 
     def __repr__(self) -> str:
         return f"Audio({self.seconds:.1f} s)"
+
+    __str__ = __repr__
 
     def _repr_html_(self) -> str:
         return f'<audio controls src="{self.data_uri}"></audio>'

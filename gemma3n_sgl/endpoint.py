@@ -23,7 +23,7 @@ from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
 from gemma3n_sgl.errors import EngineError, ProgramError
 from gemma3n_sgl.holdback import Holdback, neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
-from gemma3n_sgl.transport import BROKEN_OFF, NONSENSE, Deadlines, EngineClient, engine_refusal
+from gemma3n_sgl.transport import NONSENSE, Deadlines, EngineClient, check_finish
 
 T = TypeVar("T")
 
@@ -223,7 +223,7 @@ def relay(client: EngineClient, payload: dict[str, Any], stops: tuple[str, ...] 
             chunk, meta = cut.news(batch)
             if text := safe.feed(chunk):
                 yield text, meta
-        _check_finish(meta)
+        check_finish(meta)
         yield safe.flush(), meta
     finally:
         stream.close()
@@ -266,14 +266,6 @@ def served_name(info: dict[str, Any]) -> str:
     """The engine's model name from its `model_info`, "" where it was given none: without one the engine would publish a path."""
     name = info.get("served_model_name") or ""
     return "" if name == info.get("model_path") else str(name)
-
-
-def _check_finish(meta: dict[str, Any]) -> None:
-    reason = meta.get("finish_reason")
-    if not isinstance(reason, dict):
-        raise EngineError(BROKEN_OFF)
-    if reason.get("type") == "abort":
-        raise engine_refusal(int(reason.get("status_code") or 500), str(reason.get("message", "")))
 
 
 def _of_one_length(clips: list[Audio]) -> list[Audio]:

@@ -107,6 +107,7 @@ class EngineClient:
                 last = events[-1]
         finally:
             stream.close()
+        check_finish(last.get("meta_info") or {})
         return last
 
     def stream(self, body: dict[str, Any]) -> EngineStream:
@@ -224,7 +225,7 @@ def _refusal(status: int, body: bytes) -> Gemma3nError:
         value = {}
     found = value.get("error", value) if isinstance(value, dict) else {}
     message = found.get("message") if isinstance(found, dict) else found
-    return engine_refusal(status, message if isinstance(message, str) else "")
+    return _engine_refusal(status, message if isinstance(message, str) else "")
 
 
 def _told(error: Any) -> Gemma3nError:
@@ -232,10 +233,19 @@ def _told(error: Any) -> Gemma3nError:
     if not isinstance(error, dict):
         return EngineError(NONSENSE)
     status = error.get("code")
-    return engine_refusal(status if isinstance(status, int) else 500, str(error.get("message", "")))
+    return _engine_refusal(status if isinstance(status, int) else 500, str(error.get("message", "")))
 
 
-def engine_refusal(status: int, message: str) -> Gemma3nError:
+def check_finish(meta: dict[str, Any]) -> None:
+    """Raise what the last `meta_info` of a generation says against it: that it was aborted, or nothing, where it should tell how it ended."""
+    reason = meta.get("finish_reason")
+    if not isinstance(reason, dict):
+        raise EngineError(BROKEN_OFF)
+    if reason.get("type") == "abort":
+        raise _engine_refusal(int(reason.get("status_code") or 500), str(reason.get("message", "")))
+
+
+def _engine_refusal(status: int, message: str) -> Gemma3nError:
     """An engine's status and words as our error; its words are passed on only where they speak of lengths and limits."""
     if any(mark in message for mark in _TOO_LONG):
         return ContextLengthExceeded(message, param="messages")
