@@ -1,0 +1,303 @@
+"""Programs on the event loop: events in order, errors that arrive, cancelling that reaches the engine, tokens that are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import sglang as sgl
+from scripted_engine import Die, Hang, Reply, ScriptedEngine
+
+from gemma3n_sgl import Conversation, Gemma3nEndpoint, Image, assistant, offload, running, user
+from gemma3n_sgl.errors import ContextLengthExceeded, EngineError, EngineTimeout, EngineUnavailable, ProgramError, RunTimeout
+from gemma3n_sgl.program import Program
+from gemma3n_sgl.running import Budget, Delta, Done, Sampling, Step
+from gemma3n_sgl.transport import Deadlines
+
+PICTURE = Image(b"picture", width=1, height=1, media_type="image/png")
+
+
+@sgl.function
+def two_steps(s, question: str):
+    """Think, then answer."""
+    s += user("think: ", question)
+    s += assistant(sgl.gen("thought", max_tokens=5))
+    s += user("answer: ", question)
+    s += assistant(sgl.gen("answer"))
+
+
+@sgl.function
+def forked(s, question: str, size: int = 4):
+    """Ask side by side, then answer from it."""
+    s += user("shared " + question)
+    s += assistant("I see.")
+    forks = s.fork(size)
+    for i, fork in enumerate(forks):
+        fork += user(f"part {i}")
+        fork += assistant(sgl.gen("draft", temperature=0))
+    forks.join()
+    s += user("all: " + " ".join(s["draft"]))
+    s += assistant(sgl.gen("answer"))
+
+
+async def events(engine: ScriptedEngine, function: Any, question: str = "hi", **values: Any) -> list[running.Event]:
+    sampling, budget = values.pop("sampling", None), values.pop("budget", None)
+    endpoint = Gemma3nEndpoint(engine.url, deadlines=values.pop("deadlines", None))
+    program = Program.of(function, file_doc="A program.")
+    arguments = program.bind(Conversation.of(question), values)
+    try:
+        return [event async for event in running.stream(program, arguments, endpoint, sampling, budget)]
+    finally:
+        await endpoint.client.aclose()
+
+
+async def test_steps_come_first_then_the_answer_piece_by_piece_then_its_end(scripted: ScriptedEngine):
+    scripted.script = {"answer:": Reply("It is done.", delay=0.01), "think:": Reply("Let me see")}
+    *said, done = await events(scripted, two_steps)
+    assert said[0] == Step("thought", "Let me see")
+    assert all(isinstance(event, Delta) for event in said[1:]) and len(said) > 2
+    assert "".join(event.text for event in said[1:]) == "It is done."  # type: ignore[union-attr]
+    assert isinstance(done, Done) and (done.answer, done.finish_reason) == ("It is done.", "stop")
+    assert done.variables["thought"] == "Let me see"
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+async def test_cumulative_and_incremental_streams_say_the_same(scripted: ScriptedEngine, incremental: bool):
+    scripted.incremental = incremental
+    scripted.script = Reply(("a", "a", "a", "ab", "", "a", "<end_of", "_turn>", " ", "🙂"))
+    done = (await events(scripted, two_steps))[-1]
+    assert isinstance(done, Done) and done.answer == "aaaaba<\u200bend_of_turn> 🙂"
+
+
+async def test_usage_is_counted_over_all_steps_and_steps_are_reasoning(scripted: ScriptedEngine):
+    meta = {"prompt_tokens": 10, "cached_tokens": 4, "image_tokens": 2, "audio_tokens": 1}
+    scripted.script = {"answer:": Reply("one two three", meta=meta), "think:": Reply("one two", meta=meta)}
+    done = (await events(scripted, two_steps))[-1]
+    assert done.usage == running.Usage(20, 7, reasoning_tokens=3, cached_tokens=8, image_tokens=4, audio_tokens=2)  # type: ignore[union-attr]
+
+
+async def test_forks_run_side_by_side_and_their_steps_come_in_the_programs_order(scripted: ScriptedEngine):
+    scripted.script = lambda prompt: Reply(f"draft {prompt[-30]}" if "part" in prompt else "end", delay=0.15 if "part" in prompt else 0)
+    start = time.monotonic()
+    *said, done = await events(scripted, forked)
+    assert time.monotonic() - start < 4 * 2 * 0.15, "four forks of 0.3 s each would take 1.2 s one after the other"
+    assert [event.name for event in said if isinstance(event, Step)] == ["draft"] * 4
+    assert done.variables["draft"] == [event.text for event in said if isinstance(event, Step)]  # type: ignore[union-attr]
+    shared = scripted.requests[0]["text"]
+    assert all(request["text"].startswith(shared) for request in scripted.requests), "forks and answer share the prefix byte for byte"
+
+
+async def test_parameters_reach_the_calls_they_are_for(scripted: ScriptedEngine):
+    scripted.script = Reply("x")
+    await events(
+        scripted,
+        forked,
+        size=1,
+        sampling=Sampling(temperature=0.3, top_k=7, seed=5, presence_penalty=0.5, repetition_penalty=1.1, max_tokens=9, stop=("END",)),
+    )
+    draft, answer = (request["sampling_params"] for request in scripted.requests[-2:])
+    assert (draft["temperature"], answer["temperature"]) == (0, 0.3), "a call's own value wins"
+    for params in (draft, answer):
+        assert (params["top_k"], params["sampling_seed"], params["presence_penalty"], params["repetition_penalty"]) == (7, 5, 0.5, 1.1)
+    assert (draft["max_new_tokens"], draft["stop"]) == (None, []), "limits and stops are for the answer alone"
+    assert (answer["max_new_tokens"], answer["stop"], answer["no_stop_trim"]) == (9, ["END"], True)
+
+
+async def test_without_a_word_gemmas_own_sampling_holds_and_no_length_is_hidden(scripted: ScriptedEngine):
+    await events(scripted, two_steps)
+    params = scripted.requests[-1]["sampling_params"]
+    assert (params["temperature"], params["top_k"], params["top_p"], params["min_p"]) == (1.0, 64, 0.95, 0.0)
+    assert params["max_new_tokens"] is None
+
+
+async def test_sampling_that_the_engine_was_started_to_prefer_comes_before_gemmas(scripted: ScriptedEngine):
+    scripted.info["preferred_sampling_params"] = {"temperature": 0.1, "top_k": 3}
+    await events(scripted, two_steps, sampling=Sampling(top_k=5))
+    params = scripted.requests[-1]["sampling_params"]
+    assert (params["temperature"], params["top_k"], params["top_p"]) == (0.1, 5, 0.95)
+
+
+async def test_the_answer_ends_before_a_stop_string(scripted: ScriptedEngine):
+    scripted.script = {"answer:": Reply(("I sa", "y EN", "D and", " more")), "think:": Reply("END")}
+    *said, done = await events(scripted, two_steps, sampling=Sampling(stop=("END",)))
+    assert done.answer == "I say " == "".join(event.text for event in said if isinstance(event, Delta))  # type: ignore[union-attr]
+    assert done.variables["thought"] == "END", "a step is not cut"  # type: ignore[union-attr]
+
+
+async def test_a_cut_off_answer_says_so(scripted: ScriptedEngine):
+    scripted.script = Reply("one two", finish={"type": "length", "length": 2})
+    assert (await events(scripted, two_steps))[-1].finish_reason == "length"  # type: ignore[union-attr]
+
+
+@sgl.function
+def by_choice(s, question: str):
+    """Choose."""
+    s += user(question) + sgl.assistant(sgl.select("answer", choices=["red", "blue"]))
+
+
+@sgl.function
+def by_setting(s, question: str):
+    """Set."""
+    s += user(question) + assistant(sgl.gen("draft"))
+    s["answer"] = s["draft"].upper()
+
+
+@sgl.function
+def by_joining(s, question: str):
+    """Join."""
+    forks = s.fork(2)
+    forks += user(question)
+    forks += assistant(sgl.gen("answer"))
+    forks.join()
+
+
+@sgl.function
+def by_scope(s, question: str):
+    """A part of the text."""
+    s += user(question)
+    s += sgl.assistant_begin()
+    with s.var_scope("answer"):
+        s += "It is: "
+        s += sgl.gen("inner")
+    s += sgl.assistant_end()
+
+
+@pytest.mark.parametrize(("function", "answer"), [(by_choice, "blue"), (by_setting, "BLUE"), (by_joining, "blue\nblue"), (by_scope, "It is: blue")])
+async def test_the_answer_is_the_variable_however_it_came_about(scripted: ScriptedEngine, function: Any, answer: str):
+    scripted.script = Reply("blue")
+    *said, done = await events(scripted, function)
+    assert done.answer == answer == "".join(event.text for event in said if isinstance(event, Delta))  # type: ignore[union-attr]
+
+
+@sgl.function
+def without_answer(s, question: str):
+    """None."""
+    s += user(question) + assistant(sgl.gen("other"))
+
+
+@sgl.function
+def answers_twice(s, question: str):
+    """Twice."""
+    s += user(question) + assistant(sgl.gen("answer"))
+    s["answer"] = s["answer"].strip()
+
+
+@sgl.function
+def failing(s, question: str):
+    """Fails in its body."""
+    s += user(question) + assistant(sgl.gen("answer"))
+    raise ValueError("secret detail")
+
+
+@sgl.function
+def endless(s, question: str):
+    """Never ends."""
+    while True:
+        s += user(question) + assistant(sgl.gen("again"))
+
+
+@sgl.function
+def forgotten_fork(s, question: str):
+    """A fork that fails and is never looked at."""
+    fork = s.fork(1)[0]
+    fork += user("fail")
+    fork += assistant(sgl.gen("x"))
+    s += user(question) + assistant(sgl.gen("answer"))
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (without_answer, "'without_answer' ended without an `answer`"),
+        (answers_twice, "`answer` twice"),
+        (failing, "'failing' failed with ValueError"),
+        (endless, "'endless' made more than 20 engine calls"),
+    ],
+)
+async def test_a_programs_own_faults_are_told_by_name_and_without_details(scripted: ScriptedEngine, function: Any, says: str):
+    with pytest.raises(ProgramError, match=says) as caught:
+        await asyncio.wait_for(events(scripted, function, budget=Budget(calls=20)), 5)
+    assert "secret" not in caught.value.message
+
+
+async def test_a_run_has_a_time_limit(scripted: ScriptedEngine):
+    scripted.script = Reply("a b c d e f g h", delay=0.2)
+    with pytest.raises(RunTimeout, match=r"0\.3 s"):
+        await events(scripted, two_steps, budget=Budget(seconds=0.3))
+    await until(lambda: scripted.open == 0)
+
+
+TOO_LONG = Reply("x", finish={"type": "abort", "status_code": 400, "message": "The input (9 tokens) is longer than the model's context length (4 tokens)."})
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply("a b c", fault=Die(after=1)), EngineError),
+        (Reply(fault=Die()), EngineError),
+        (Reply("a b", fault=Hang(after=1)), EngineTimeout),
+        (Reply(fault=Hang()), EngineTimeout),
+        (TOO_LONG, ContextLengthExceeded),
+    ],
+)
+@pytest.mark.parametrize("function", [two_steps, forked, by_joining, forgotten_fork])
+async def test_an_engine_error_anywhere_reaches_the_caller(scripted: ScriptedEngine, function: Any, reply: Reply, error: type[Exception]):
+    scripted.script = {"part 2": reply, "fail": reply, "think": reply, "": Reply("fine")} if function is not by_joining else reply
+    with pytest.raises(error):
+        await asyncio.wait_for(events(scripted, function, deadlines=Deadlines(1, 0.3, 0.3)), 5)
+    await until(lambda: scripted.open == 0)
+
+
+async def test_an_engine_that_is_not_there_is_said_so(scripted: ScriptedEngine):
+    scripted.refuse()
+    with pytest.raises(EngineUnavailable, match="can't be reached"):
+        await events(scripted, two_steps)
+
+
+@pytest.mark.parametrize("function", [two_steps, forked])
+async def test_leaving_a_run_frees_the_engine_at_once(scripted: ScriptedEngine, function: Any):
+    scripted.script = lambda prompt: Reply("a b c d e f g h", delay=1)
+    task = asyncio.create_task(events(scripted, function))
+    await until(lambda: scripted.open >= (4 if function is forked and len(scripted.requests) > 1 else 1))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    start = time.monotonic()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: scripted.open == 0)
+    assert time.monotonic() - start < 0.5
+
+
+async def test_leaving_a_stream_in_the_middle_frees_the_engine(scripted: ScriptedEngine):
+    scripted.script = Reply("a b c d e f g h", delay=0.1)
+    endpoint, program = Gemma3nEndpoint(scripted.url), Program.of(by_setting)
+    stream = running.stream(program, {"question": "x"}, endpoint)
+    getting = asyncio.ensure_future(anext(stream))
+    await until(lambda: scripted.open == 1)
+    getting.cancel()
+    await asyncio.gather(getting, return_exceptions=True)
+    await stream.aclose()  # type: ignore[attr-defined]
+    await until(lambda: scripted.open == 0)
+    await endpoint.client.aclose()
+
+
+async def test_offloaded_work_leaves_the_loop_free(scripted: ScriptedEngine):
+    @sgl.function
+    def slow(s, question: str):
+        """Compute for long."""
+        offload(time.sleep, 0.3)
+        s["answer"] = "done"
+
+    start = time.monotonic()
+    await asyncio.gather(events(scripted, slow), events(scripted, slow), asyncio.sleep(0.3))
+    assert time.monotonic() - start < 0.55
+
+
+async def until(true: Any, seconds: float = 2) -> None:
+    """Wait for a condition, as an observer outside would."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about in time"
+        await asyncio.sleep(0.01)
