@@ -92,7 +92,7 @@ def encoded(samples: np.ndarray, codec: str, container: str) -> bytes:
     layout = "stereo" if codec == "vorbis" else "mono"
     bit_rate = None if codec.startswith(("pcm", "flac", "alac")) else 24_000 if codec != "vorbis" else 64_000
     out = io.BytesIO()
-    with av.open(out, "w", format=container) as file:
+    with av.open(out, "w", format=container, options={"fflags": "+bitexact"}) as file:
         stream = file.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"} if codec == "vorbis" else {})
         if bit_rate:
             stream.bit_rate = bit_rate
