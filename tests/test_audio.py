@@ -120,6 +120,12 @@ def test_many_channels_become_one(channels: int) -> None:
     assert np.abs(samples(clip)).max() > 1000
 
 
+@pytest.mark.parametrize("data", [b"#!AMR\n" + (b"\x3c" + bytes(31)) * 50, b"#!AMR-WB\n" + (b"\x44" + bytes(60)) * 50])
+def test_the_voice_messages_of_old_phones_are_heard(data: bytes) -> None:
+    """AMR: 50 frames of 20 ms each."""
+    assert open_sound(data).seconds == 1
+
+
 def test_the_sound_of_a_video_is_heard() -> None:
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as file:
