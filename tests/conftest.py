@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from scripted_engine import scripted
+from serving import served
 
-__all__ = ["anyio_backend", "scripted"]
+__all__ = ["anyio_backend", "scripted", "served"]
 
 if find_spec("real_engine"):
     from real_engine import engine

@@ -1,0 +1,74 @@
+"""The real server, on a loopback port, in a thread of the tests' process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from scripted_engine import ScriptedEngine
+
+from gemma3n_sgl.settings import Settings
+from server import create_app
+
+SHORT = {"connect_timeout": 0.5, "first_token_timeout": 0.4, "token_timeout": 0.3, "run_timeout": 5}
+"""Deadlines (s) that a test can wait for."""
+
+
+class Served:
+    """A running server: `base_url` ends with /v1, as OpenAI's client wants it; `client` is that client, `http` a plain one at the root."""
+
+    def __init__(self, port: int, key: str = "none") -> None:
+        root = f"http://127.0.0.1:{port}"
+        self.port = port
+        self.base_url = f"{root}/v1"
+        self.client = openai.OpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=10)
+        self.http = httpx.Client(base_url=root, timeout=10, headers={"authorization": f"Bearer {key}"})
+
+    def ask(self, text: str = "Hi.", **fields: Any) -> httpx.Response:
+        """One chat request; a stream is read to its end."""
+        body = {"model": "gemma-3n", "messages": [{"role": "user", "content": text}]} | fields
+        return self.http.post("/v1/chat/completions", json=body)
+
+
+@contextmanager
+def serving(settings: Settings, **options: Any) -> Iterator[Served]:
+    """Serve `create_app(settings, **options)` until the block ends."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(settings, **options), log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="served", daemon=True)
+    thread.start()
+    served = Served(listener.getsockname()[1], *settings.api_keys[:1])
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.002)
+        yield served
+    finally:
+        served.client.close()
+        served.http.close()
+        server.should_exit = True
+        thread.join(5)
+        listener.close()
+
+
+def until(true: Callable[[], object], seconds: float = 0.5) -> None:
+    """Wait until `true()`; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def served(scripted: ScriptedEngine) -> Iterator[Served]:
+    """Our server in front of the scripted engine, with short deadlines."""
+    with serving(Settings(runtime_url=scripted.url, **SHORT)) as server:
+        yield server
