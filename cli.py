@@ -1,0 +1,186 @@
+"""The command `gemma3n`: programs for people at a terminal, and the server that offers them to everyone else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from gemma3n_sgl.conversation import Conversation, Part
+from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.program import Program
+from gemma3n_sgl.registry import MODEL, Registry
+from gemma3n_sgl.running import Sampling
+from gemma3n_sgl.settings import Settings
+from gemma3n_sgl.terminal.flags import ProgramGroup, Work
+from gemma3n_sgl.terminal.given import STDIN, part_of, parts_of
+from gemma3n_sgl.terminal.listening import ended_by_sigterm, reserve, serve_on
+from gemma3n_sgl.terminal.session import Session
+from gemma3n_sgl.terminal.showing import exit_code, tell_error
+from gemma3n_sgl.terminal.table import show_programs
+from gemma3n_sgl.terminal.talk import Talk, attachment
+from server import create_app
+
+EPILOG = (
+    "Exit codes: 0 fine, 1 the run failed (engine, program), 2 wrong usage or bad input, 130 Ctrl-C. "
+    "Settings are GEMMA3N_… in the environment; flags win."
+)
+
+DEFAULTS = Settings.from_env({})
+
+
+Folders = Annotated[list[str] | None, typer.Option("--programs", metavar="DIR", help="A folder with programs of your own; repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+Url = Annotated[str | None, typer.Option(metavar="URL", help="The engine to use, if not the one of GEMMA3N_RUNTIME_URL.")]
+Temperature = Annotated[float | None, typer.Option(min=0, max=2, metavar="N", help="0: always the likeliest word; higher: more varied.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="The longest answer, in tokens.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="The same number draws the same words.")]
+
+
+class Commands(TyperGroup):
+    """All commands. What goes wrong is said in a sentence or two; --debug, wherever it stands, shows where."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        flags = given[: given.index("--")] if "--" in given else given[:]
+        if "--debug" in flags:
+            given.remove("--debug")
+        try:
+            return super().main(given, *more, **extra)
+        except Exception as error:
+            if "--debug" in flags:
+                traceback.print_exc()
+            tell_error(error, as_json="--json" in flags)
+            sys.exit(exit_code(error))
+
+
+class Programs(ProgramGroup):
+    """`gemma3n run`."""
+
+    def discover(self, folders: list[str]) -> Registry:
+        return Registry.discover(folders or settings_of().programs)
+
+    def work(self) -> Work:
+        return run_program
+
+
+app = typer.Typer(
+    cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, epilog=EPILOG
+)
+runs = typer.Typer(cls=Programs, rich_markup_mode=None, no_args_is_help=True, subcommand_metavar="PROGRAM [INPUT]...", epilog=EPILOG)
+
+
+def main() -> None:
+    """Entry point of the command `gemma3n`."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without UTF-8 gets "?" and no traceback
+    app(prog_name="gemma3n")
+
+
+def settings_of(**flags: Any) -> Settings:
+    """The settings of the environment; flags that are given win."""
+    settings = Settings.from_env(os.environ).model_dump() | {name: value for name, value in flags.items() if value is not None}
+    return Settings.model_validate(settings)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gemma3n {version('gemma3n-sgl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def of_all_commands(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_tell_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """Ask Gemma 3n about text, pictures and sound; run programs on it; serve them."""
+
+
+@app.command(epilog=EPILOG)
+def serve(
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help=f"Address to serve on, if not GEMMA3N_HOST ({DEFAULTS.host}).")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, metavar="N", help=f"Port to serve on, if not GEMMA3N_PORT ({DEFAULTS.port}).")
+    ] = None,
+    programs: Folders = None,
+    runtime_url: Url = None,
+) -> None:
+    """Serve the programs as OpenAI models."""
+    settings = settings_of(host=host, port=port, programs=programs, runtime_url=runtime_url)
+    with ended_by_sigterm(), reserve(settings.host, settings.port) as listening:
+        registry = Registry.discover(settings.programs)
+        serve_on(listening, create_app(settings, registry=registry), settings, registry)
+
+
+@app.command(epilog=EPILOG)
+def chat(
+    text: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Your message; without one, a talk at a terminal, or what is piped in.")
+    ] = None,
+    image: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A picture to go with it; repeatable.")] = None,
+    audio: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A sound of any length to go with it; repeatable.")] = None,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="What the model is told before all else.")] = "",
+    json: Json = False,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = None,
+    runtime_url: Url = None,
+) -> None:
+    """Ask something, once or in a conversation."""
+    media: list[Part] = [*(attachment(file, "image") for file in image or []), *(attachment(file, "audio") for file in audio or [])]
+    registry, asked = Registry.discover(), " ".join(text or [])
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    with Session(settings_of(runtime_url=runtime_url), sampling, as_json=json) as session:
+        if not asked and sys.stdin.isatty() and sys.stdout.isatty() and not json:
+            Talk(session, registry, system, media).go_on()
+            return
+        conversation = Conversation.of(*media, part_of(STDIN) if asked in ("", STDIN) else asked, system=system)
+        program, options = registry.choose(MODEL, conversation)
+        session.answer(program, program.bind(conversation, options))
+
+
+@app.command(epilog=EPILOG)
+def programs(programs: Folders = None, json: Json = False) -> None:
+    """List the programs: what each takes, its options, and what could not be loaded."""
+    show_programs(Registry.discover(programs or settings_of().programs), as_json=json)
+
+
+@runs.callback()
+def of_all_programs(programs: Folders = None) -> None:
+    """Run a program. Its inputs and options: gemma3n run PROGRAM --help"""
+
+
+def run_program(
+    program: Program,
+    given: list[str],
+    options: dict[str, Any],
+    *,
+    json: Json = False,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = None,
+    runtime_url: Url = None,
+) -> None:
+    """Run a program on what is given, and print its answer."""
+    if not given:
+        raise InvalidValue(f"There is nothing to run {program.name} on. `gemma3n run {program.name} --help` says what it takes.")
+    arguments = program.bind(Conversation.of(*parts_of(given, takes=program.input_kinds)), options)
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    with Session(settings_of(runtime_url=runtime_url), sampling, as_json=json) as session:
+        session.answer(program, arguments)
+
+
+app.add_typer(runs, name="run")
+
+if __name__ == "__main__":
+    main()

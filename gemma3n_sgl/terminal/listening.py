@@ -1,0 +1,116 @@
+"""The server as a person starts it: a port that is free, what is served and what to try, and an end without remains."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gemma3n_sgl.client import endpoint_of
+from gemma3n_sgl.endpoint import served_name
+from gemma3n_sgl.errors import EngineError, SettingsError
+from gemma3n_sgl.registry import MODEL, Registry
+from gemma3n_sgl.settings import Settings
+from gemma3n_sgl.terminal.showing import console
+
+LAST_WORDS = 10
+"""Seconds that answers under way get when the server is told to end."""
+
+KEEP_ALIVE = 65
+"""Seconds an idle connection is kept: longer than clients keep theirs, so that none writes into a closing one."""
+
+
+@contextmanager
+def reserve(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket bound to the port, which refuses clients until it is served. SettingsError says what is in the way."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        reserved = socket.socket(family, socket.SOCK_STREAM)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(address)
+    except OSError as error:
+        raise SettingsError(_in_the_way(error, host, port)) from None
+    with closing(reserved):
+        yield reserved
+
+
+def _in_the_way(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} is taken by another program. Choose another: gemma3n serve --port {port + 1}"
+    if error.errno == errno.EACCES:
+        return f"Port {port} is not for ordinary users. Choose one above 1023: gemma3n serve --port 8000"
+    return f"This machine has no address {host!r} to serve on. Try --host 127.0.0.1, or --host 0.0.0.0 for all that it has."
+
+
+def serve_on(reserved: socket.socket, app: ASGIApp, settings: Settings, registry: Registry) -> None:
+    """Serve until SIGINT or SIGTERM; both are then raised again."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="uvloop",
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=LAST_WORDS,
+    )
+    _Server(config, lambda: _tell_start(reserved, settings, registry)).run(sockets=[reserved])
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, with a word once it listens."""
+
+    def __init__(self, config: uvicorn.Config, tell_start: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(config)
+        self._tell_start = tell_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            await self._tell_start()
+
+
+async def _tell_start(reserved: socket.socket, settings: Settings, registry: Registry) -> None:
+    """Say where it is served, what is served, and what to try."""
+    host, port = reserved.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    url = f"http://{shown}:{port}"
+    out = console()
+    out.print(f"Gemma 3n is served at {url}/v1 (Ctrl-C ends it).", style="bold", soft_wrap=True)
+    out.print(f"  engine  {settings.runtime_url}, {await _engine(settings)}", soft_wrap=True)
+    out.print(f"  models  {MODEL}, and {MODEL}:NAME for {', '.join(registry.programs)}", soft_wrap=True)
+    if not settings.api_keys and host not in ("127.0.0.1", "::1"):
+        console(stderr=True).print("  Open to all who reach this machine: GEMMA3N_API_KEYS sets keys.", style="yellow", soft_wrap=True)
+    key = "-H 'Authorization: Bearer KEY' " if settings.api_keys else ""
+    message = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    out.print(f"Try it: curl {url}/v1/chat/completions {key}-d '{message}'", soft_wrap=True)
+    out.file.flush()
+
+
+async def _engine(settings: Settings) -> str:
+    endpoint = endpoint_of(settings)
+    try:
+        return f"which serves {served_name(await endpoint.describe()) or 'a model without a name'}"
+    except EngineError:
+        return "which does not answer yet; `gemma3n engine start` starts one here"
+    finally:
+        await endpoint.client.aclose()
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM as SystemExit, so that what was started is also ended."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
