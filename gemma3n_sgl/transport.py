@@ -29,9 +29,12 @@ UNREACHABLE = "The engine can't be reached; it may still be loading. Try again i
 BROKEN_OFF = "The engine broke off in the middle of the answer. Try again."
 NONSENSE = "The engine answered something that is no answer. Try again; if it goes on, look at the engine's log."
 _TOO_LONG = ("longer than the model's context length", "maximum context length", "exceeds the maximum allowed length")
+_COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "image_tokens", "audio_tokens")
 _EVENT = b"data: "
 _EVENT_END = b"\n\n"
 _READ_BUFFER = 2**20
+_IDLE = 4
+"""Seconds a connection waits for its next request. The engine closes it after 5, and a request sent at that moment would be lost."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class EngineClient:
         session = self._sessions.get(loop)
         if session is None or session.closed:
             self._sessions[loop] = session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.deadlines.connect),
                 headers=self._headers,
                 read_bufsize=_READ_BUFFER,
@@ -86,10 +89,10 @@ class EngineClient:
                 data = await response.read()
                 if response.status != 200:
                     raise _refusal(response.status, data)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            raise EngineUnavailable(UNREACHABLE) from None
         except TimeoutError:
             raise EngineTimeout(f"The engine did not answer within {timeout:g} s. Try again later.") from None
-        except aiohttp.ClientConnectorError:
-            raise EngineUnavailable(UNREACHABLE) from None
         except aiohttp.ClientError:
             raise EngineError(BROKEN_OFF) from None
         return _parse(data, (dict, list)) if data.strip() else None
@@ -138,10 +141,10 @@ class EngineStream:
                 self._response = response = await self._client._request("POST", "/generate", self._body)
                 if response.status != 200:
                     raise _refusal(response.status, await response.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            raise EngineUnavailable(UNREACHABLE) from None
         except TimeoutError:
             raise self._too_late() from None
-        except aiohttp.ClientConnectorError:
-            raise EngineUnavailable(UNREACHABLE) from None
         except aiohttp.ClientError:
             raise EngineError(BROKEN_OFF) from None
         self._watch(loop)
@@ -242,7 +245,10 @@ def check_finish(meta: dict[str, Any]) -> None:
     if not isinstance(reason, dict):
         raise EngineError(BROKEN_OFF)
     if reason.get("type") == "abort":
-        raise _engine_refusal(int(reason.get("status_code") or 500), str(reason.get("message", "")))
+        status = reason.get("status_code")
+        raise _engine_refusal(status if isinstance(status, int) else 500, str(reason.get("message", "")))
+    if not all(isinstance(meta.get(name) or 0, int) for name in _COUNTS):
+        raise EngineError(NONSENSE)
 
 
 def _engine_refusal(status: int, message: str) -> Gemma3nError:
@@ -251,6 +257,8 @@ def _engine_refusal(status: int, message: str) -> Gemma3nError:
         return ContextLengthExceeded(message, param="messages")
     if status in (401, 403):
         return EngineError("The engine refuses our key. Set GEMMA3N_RUNTIME_API_KEY to the key it was started with.")
+    if status in (404, 405):
+        return EngineError("What answers at the engine's address is no SGLang engine. Set GEMMA3N_RUNTIME_URL to the engine's own.")
     if status == 429:
         return Overloaded("The engine has too much to do. Try again in a moment.")
     if status == 503:
