@@ -1,0 +1,118 @@
+"""The house as CONTRIBUTING draws it: rooms import only what lies below them, libraries stay where they belong, and the façade is whole."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gemma3n_sgl
+
+ROOT = Path(__file__).parent.parent
+FLOORS = [
+    {"errors", "conversation", "bridge", "holdback"},
+    {"settings", "engine", "transport", "program"},
+    {"media"},
+    {"language"},
+    {"endpoint", "hearing"},
+    {"executor"},
+    {"running"},
+    {"client", "openai"},
+    {"gemma3n_sgl", "serving"},
+    {"programs"},
+    {"registry"},
+    {"terminal"},
+    {"server"},
+    {"cli"},
+]
+"""Rooms from the ground up. A room may import those of the floors below its own; `gemma3n_sgl` is the façade."""
+
+AT_HOME = {
+    "aiohttp": {"transport"},
+    "av": {"media"},
+    "greenlet": {"bridge"},
+    "httpx": {"media"},
+    "PIL": {"media"},
+    "pydub": {"media"},
+    "rich": {"terminal", "engine"},
+    "sglang": {"language", "hearing", "endpoint", "executor", "running", "program", "client", "registry", "programs"},
+    "ssrfguard": {"media"},
+    "starlette": {"serving", "server", "terminal"},
+    "typer": {"terminal", "engine", "cli"},
+    "uvicorn": {"terminal"},
+}
+"""Libraries, and the only rooms that know them: HTTP never sees a flow, a program never sees HTTP, a value never fetches."""
+
+FILES = sorted(
+    file
+    for file in [*ROOT.glob("gemma3n_sgl/**/*.py"), *ROOT.glob("programs/*.py"), ROOT / "server.py", ROOT / "cli.py"]
+    if "gemma3n_sgl/engine/cpu" not in file.as_posix()  # put into the engine's own environment, and no part of ours
+)
+
+
+def room_of(module: str) -> str:
+    """`gemma3n_sgl.media.audio` → media; `gemma3n_sgl` → gemma3n_sgl."""
+    first, *rest = module.split(".")
+    return rest[0] if first == "gemma3n_sgl" and rest else first
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The modules a file imports, its own package's submodules by their own names."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            for name in node.names:
+                module = f"{node.module}.{name.name}"
+                yield module if (ROOT / module.replace(".", "/")).with_suffix(".py").exists() else str(node.module)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: module_of(file))
+def test_imports_go_down_only(file: Path):
+    floor = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+    room = room_of(module_of(file))
+    for module in imported(file):
+        if module.split(".")[0] in ("gemma3n_sgl", "programs", "server", "cli") and room_of(module) != room:
+            assert floor[room_of(module)] < floor[room], f"{room} imports {module}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: module_of(file))
+def test_libraries_stay_in_their_rooms(file: Path):
+    for module in imported(file):
+        library = module.split(".")[0]
+        assert room_of(module_of(file)) in AT_HOME.get(library, {room_of(module_of(file))}), f"{library} does not belong here"
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("programs/[!_]*.py")), ids=lambda file: file.stem)
+def test_a_program_knows_sglang_and_the_facade_only(file: Path):
+    assert set(imported(file)) <= {"typing", "sglang", "gemma3n_sgl"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: module_of(file))
+def test_imports_stand_at_the_top(file: Path):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert not [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_the_facade_is_sorted_and_complete():
+    tree = ast.parse((ROOT / "gemma3n_sgl/__init__.py").read_text(encoding="utf-8"))
+    names = {name.asname or name.name for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert gemma3n_sgl.__all__ == sorted(gemma3n_sgl.__all__)
+    assert set(gemma3n_sgl.__all__) == names
+    assert all(hasattr(gemma3n_sgl, name) for name in names)
+
+
+def test_the_map_shows_every_room_and_no_other():
+    map_ = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[1]
+    shown = re.findall(r"^(?:  )?([a-z_0-9]+)(?:\.py|/)", map_, re.MULTILINE)
+    assert sorted(shown) == sorted(room for rooms in FLOORS for room in rooms)
