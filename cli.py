@@ -13,6 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from gemma3n_sgl.conversation import Conversation, Part
+from gemma3n_sgl.engine import DEFAULT_PORT
+from gemma3n_sgl.engine.commands import app as engine_commands
 from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.registry import MODEL, Registry
@@ -20,7 +22,7 @@ from gemma3n_sgl.running import Sampling
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.terminal.flags import ProgramGroup, Work
 from gemma3n_sgl.terminal.given import STDIN, part_of, parts_of
-from gemma3n_sgl.terminal.listening import ended_by_sigterm, reserve, serve_on
+from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
 from gemma3n_sgl.terminal.session import Session
 from gemma3n_sgl.terminal.showing import exit_code, tell_error
 from gemma3n_sgl.terminal.table import show_programs
@@ -112,12 +114,15 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, metavar="N", help=f"Port to serve on, if not GEMMA3N_PORT ({DEFAULTS.port}).")
     ] = None,
+    with_engine: Annotated[bool, typer.Option("--with-engine", help="Start an engine on this machine, and end it at the end.")] = False,
+    engine_port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The port of that engine; 0: any.")] = DEFAULT_PORT,
     programs: Folders = None,
     runtime_url: Url = None,
 ) -> None:
     """Serve the programs as OpenAI models."""
     settings = settings_of(host=host, port=port, programs=programs, runtime_url=runtime_url)
-    with ended_by_sigterm(), reserve(settings.host, settings.port) as listening:
+    with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine_beside(engine_port if with_engine else None) as beside:
+        settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url})
         registry = Registry.discover(settings.programs)
         serve_on(listening, create_app(settings, registry=registry), settings, registry)
 
@@ -181,6 +186,7 @@ def run_program(
 
 
 app.add_typer(runs, name="run")
+app.add_typer(engine_commands, name="engine")
 
 if __name__ == "__main__":
     main()

@@ -98,9 +98,14 @@ class TestRun:
 
     def test_help_of_a_program_lists_its_inputs_and_options_with_choices_and_defaults(self, gemma3n: Command, folder: str):
         said = gemma3n("run", "tag", "--help", GEMMA3N_PROGRAMS=folder).stdout
-        assert "Tag a text." in said and "More about it." in said and "words as they are" in said
-        assert "--tone <dry|warm>" in said and "[default: dry]" in said
-        assert "--loud / --no-loud" in said and "--seed <int>" in said and "[default: 7]" in said
+        assert "Tag a text." in said
+        assert "More about it." in said
+        assert "words as they are" in said
+        assert "--tone <dry|warm>" in said
+        assert "[default: dry]" in said
+        assert "--loud / --no-loud" in said
+        assert "--seed <int>" in said
+        assert "[default: 7]" in said
         assert "describe" in gemma3n("run", "--help").stdout
 
     def test_sampling_flags_reach_the_engine(self, gemma3n: Command, scripted: ScriptedEngine):
@@ -119,7 +124,8 @@ class TestRun:
     def test_an_answer_that_was_cut_off_is_told_as_such(self, gemma3n: Command, scripted: ScriptedEngine):
         scripted.script = Reply("Once upon", finish={"type": "length", "length": 2})
         result = gemma3n("run", "chat", "Tell a story.", "--max-tokens", "2")
-        assert result.stdout == "Once upon\n" and "cut off" in result.stderr
+        assert result.stdout == "Once upon\n"
+        assert "cut off" in result.stderr
 
 
 class TestErrors:
@@ -145,41 +151,53 @@ class TestErrors:
         self, gemma3n: Command, scripted: ScriptedEngine, words: tuple[str, ...], told: str
     ):
         result = gemma3n(*words)
-        assert result.exit_code == 2 and told in result.stderr and "Traceback" not in result.output
-        assert result.stdout == "" and scripted.requests == []
+        assert result.exit_code == 2
+        assert told in result.stderr
+        assert "Traceback" not in result.output
+        assert result.stdout == ""
+        assert scripted.requests == []
 
     def test_an_engine_that_is_not_there_exits_with_1_and_the_next_step(self, gemma3n: Command):
         result = gemma3n("run", "chat", "Hi.", "--runtime-url", "http://127.0.0.1:1")
-        assert result.exit_code == 1 and "http://127.0.0.1:1" in result.stderr and "gemma3n engine start" in result.stderr
-        assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+        assert result.exit_code == 1
+        assert "http://127.0.0.1:1" in result.stderr
+        assert "gemma3n engine start" in result.stderr
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
 
     def test_what_the_engine_says_against_a_prompt_is_told(self, gemma3n: Command, scripted: ScriptedEngine):
         refusal = b'{"error": {"message": "The input (5000 tokens) is longer than the model\'s context length (4096 tokens)."}}'
         scripted.script = Reply(fault=Say(data=refusal, status=400))
         result = gemma3n("run", "chat", "Hi.")
-        assert result.exit_code == 2 and "context length" in result.stderr
+        assert result.exit_code == 2
+        assert "context length" in result.stderr
 
     def test_a_program_that_fails_is_named_and_debug_shows_where(self, gemma3n: Command, folder: str):
         result = gemma3n("run", "falls", "x", "--programs", folder)
-        assert result.exit_code == 1 and "'falls' failed with ZeroDivisionError. --debug shows where." in result.stderr
+        assert result.exit_code == 1
+        assert "'falls' failed with ZeroDivisionError. --debug shows where." in result.stderr
         assert "Traceback" not in result.output
         shown = gemma3n("run", "falls", "x", "--programs", folder, "--debug")
-        assert shown.exit_code == 1 and "1 / 0" in shown.stderr
+        assert shown.exit_code == 1
+        assert "1 / 0" in shown.stderr
 
     def test_with_json_an_error_is_an_object_too(self, gemma3n: Command):
         result = gemma3n("run", "describe", SOUND, "--json")
-        assert json.loads(result.stdout)["error"]["code"] == "invalid_value" and result.exit_code == 2
+        assert json.loads(result.stdout)["error"]["code"] == "invalid_value"
+        assert result.exit_code == 2
 
     def test_a_setting_that_is_none_is_named(self, gemma3n: Command):
         result = gemma3n("run", "chat", "Hi.", GEMMA3N_PORT="eighty")
-        assert result.exit_code == 2 and "GEMMA3N_PORT" in result.stderr
+        assert result.exit_code == 2
+        assert "GEMMA3N_PORT" in result.stderr
 
 
 class TestChat:
     def test_a_question_with_pictures_and_sound_is_answered_at_once(self, gemma3n: Command, scripted: ScriptedEngine):
         scripted.script = Reply("Both.")
         result = gemma3n("chat", "What", "is this?", "--image", PICTURE, "--audio", SOUND, "--system", "Be brief.")
-        assert result.stdout == "Both.\n" and len(scripted.requests) == 1
+        assert result.stdout == "Both.\n"
+        assert len(scripted.requests) == 1
         assert "user\nBe brief.\n\n<image_soft_token><audio_soft_token>What is this?<end_of_turn>" in prompt(scripted)
 
     def test_a_question_may_be_piped_in(self, gemma3n: Command, scripted: ScriptedEngine):
@@ -192,18 +210,23 @@ class TestPrograms:
         result = gemma3n("programs", "--programs", folder)
         assert result.exit_code == 0
         [row] = [line for line in result.stdout.splitlines() if line.startswith("describe")]
-        assert row.split("  ")[0] == "describe" and "image" in row and "language=English" in row and "Say what is in a picture." in row
+        assert row.split("  ")[0] == "describe"
+        assert "image" in row
+        assert "language=English" in row
+        assert "Say what is in a picture." in row
         assert f"{folder}/broken.py:2: ModuleNotFoundError" in result.stderr
 
     def test_as_json_it_holds_the_schema_of_the_options(self, gemma3n: Command, folder: str):
         told = json.loads(gemma3n("programs", "--json", "--programs", folder).stdout)
         [tag] = [program for program in told["programs"] if program["name"] == "tag"]
-        assert tag["model"] == "gemma-3n:tag" and tag["options"]["properties"]["tone"]["enum"] == ["dry", "warm"]
+        assert tag["model"] == "gemma-3n:tag"
+        assert tag["options"]["properties"]["tone"]["enum"] == ["dry", "warm"]
         assert told["problems"][0]["line"] == 2
 
     def test_a_program_that_could_not_be_loaded_is_explained_when_it_is_asked_for(self, gemma3n: Command, folder: str):
         result = gemma3n("run", "broken", "x", "--programs", folder)
-        assert result.exit_code == 2 and "broken.py:2" in result.stderr
+        assert result.exit_code == 2
+        assert "broken.py:2" in result.stderr
 
 
 @pytest.mark.engine

@@ -58,9 +58,12 @@ class TestRun:
     def test_steps_are_dimmed_and_no_color_is_respected(self, terminal: Start, scripted: ScriptedEngine):
         scripted.script = {"Now answer": Reply("Red."), "": Reply("A circle.")}
         shown, code = ended(terminal("run", "vision", PICTURE, "Which colour?"))
-        assert f"{DIM}observation: A circle." in shown and "Red.\r\n" in shown and code == 0
+        assert f"{DIM}observation: A circle." in shown
+        assert "Red.\r\n" in shown
+        assert code == 0
         plain, _ = ended(terminal("run", "vision", PICTURE, "Which colour?", NO_COLOR="1"))
-        assert "observation: A circle." in plain and "\x1b[" not in plain
+        assert "observation: A circle." in plain
+        assert "\x1b[" not in plain
 
     def test_the_answer_is_shown_as_it_comes(self, terminal: Start, scripted: ScriptedEngine):
         scripted.script = Reply("One two three four five six seven eight.", delay=0.2)
@@ -83,7 +86,8 @@ class TestRun:
         child.expect("word word")
         child.sendintr()
         shown, code = ended(child)
-        assert code == 130 and "Traceback" not in shown
+        assert code == 130
+        assert "Traceback" not in shown
         until(lambda: scripted.cut == 1 and scripted.open == 0)
 
     def test_what_the_model_writes_does_not_command_the_terminal(self, terminal: Start, scripted: ScriptedEngine):
@@ -115,7 +119,8 @@ class TestChat:
         child.sendline("/reset")
         child.sendline("The second time.")
         child.expect("You said first.\r\n")
-        assert "Noted." not in scripted.requests[-1]["text"] and "image_data" not in scripted.requests[-1]
+        assert "Noted." not in scripted.requests[-1]["text"]
+        assert "image_data" not in scripted.requests[-1]
         child.sendeof()
         assert ended(child)[1] == 0
 
@@ -171,14 +176,17 @@ class TestServe:
         server = serve("--port", "0", "--programs", str(tmp_path), GEMMA3N_PORT="1")
         url = re.search(r"http://127.0.0.1:\d+", server.stdout.readline())[0]
         said = "".join(server.stdout.readline() for _ in range(3))
-        assert scripted.url in said and "gemma-3n-e4b" in said and "describe" in said
+        assert scripted.url in said
+        assert "gemma-3n-e4b" in said
+        assert "describe" in said
         [example] = [line.removeprefix("Try it: ") for line in said.splitlines() if line.startswith("Try it: ")]
         answer = subprocess.run(["bash", "-c", f"{example} -s"], capture_output=True, timeout=10, check=True)
         assert b"Hello there." in answer.stdout
         assert httpx.get(f"{url}/health").status_code == 200
         server.send_signal(signal.SIGTERM)
         _, errors = server.communicate(timeout=10)
-        assert f"{tmp_path}/broken.py:1: ModuleNotFoundError" in errors and "Traceback" not in errors
+        assert f"{tmp_path}/broken.py:1: ModuleNotFoundError" in errors
+        assert "Traceback" not in errors
         assert server.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
 
     def test_a_port_that_is_taken_is_told_in_a_sentence(self, serve):
@@ -193,7 +201,8 @@ class TestServe:
         server.stdout.readline()
         server.send_signal(signal.SIGINT)
         _, errors = server.communicate(timeout=10)
-        assert server.returncode == 130 and "Traceback" not in errors
+        assert server.returncode == 130
+        assert "Traceback" not in errors
 
 
 def test_the_version_is_told():

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from gemma3n_sgl.client import endpoint_of
 from gemma3n_sgl.endpoint import served_name
+from gemma3n_sgl.engine import LocalEngine, Progress, choose, install
 from gemma3n_sgl.errors import EngineError, SettingsError
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.settings import Settings
@@ -46,6 +47,18 @@ def _in_the_way(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EACCES:
         return f"Port {port} is not for ordinary users. Choose one above 1023: gemma3n serve --port 8000"
     return f"This machine has no address {host!r} to serve on. Try --host 127.0.0.1, or --host 0.0.0.0 for all that it has."
+
+
+@contextmanager
+def engine_beside(port: int | None) -> Iterator[str | None]:
+    """The URL of an engine on this machine, installed if need be and gone with the block; None where no port is given."""
+    if port is None:
+        yield None
+        return
+    choice, progress = choose(), Progress()
+    install(choice.device, progress=progress)
+    with LocalEngine(choice, port=port, progress=progress) as engine:
+        yield engine.url
 
 
 def serve_on(reserved: socket.socket, app: ASGIApp, settings: Settings, registry: Registry) -> None:
