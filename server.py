@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from gemma3n_sgl.openai.reading import Fetch, Reader
 from gemma3n_sgl.openai.requests import ChatRequest
 from gemma3n_sgl.openai.writing import Completion, bug, error_headers, error_object, model_object
 from gemma3n_sgl.registry import MODEL, Registry
-from gemma3n_sgl.running import Budget, Done, Step
+from gemma3n_sgl.running import Budget
 from gemma3n_sgl.serving.exchange import Exchange, read_body
 from gemma3n_sgl.serving.gate import Gate
 from gemma3n_sgl.settings import Settings
@@ -88,8 +88,8 @@ async def chat_completions(request: Request) -> Response:
         async with aclosing(await events_of(shell, asked)) as events:
             completion = Completion(asked.model, include_usage=asked.include_usage)
             if not asked.stream:
-                *steps, done = [event async for event in events if isinstance(event, Step | Done)]
-                await JSONResponse(completion.whole(steps, done))(scope, receive, send)
+                said = [event async for event in events]
+                await JSONResponse(completion.whole(said))(scope, receive, send)
                 return
             first = await anext(events)  # so that what fails before it still has its own status
             await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
@@ -103,7 +103,7 @@ async def chat_completions(request: Request) -> Response:
 EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-async def events_of(shell: Shell, asked: ChatRequest) -> AsyncIterator[running.Event]:
+async def events_of(shell: Shell, asked: ChatRequest) -> AsyncGenerator[running.Event]:
     """The run that a request asks for, bound and ready."""
     ours = shell.registry.models
     also = () if asked.model in ours else (await shell.engine_name(),)

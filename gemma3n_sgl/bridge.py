@@ -49,7 +49,7 @@ def in_program() -> bool:
 def wait(awaitable: Awaitable[T]) -> T:
     """The result of `awaitable`, for code that is written synchronously. Blocks nobody else when called within `spawn`."""
     if in_program():
-        return greenlet.getcurrent().parent.switch(awaitable)  # type: ignore[no-any-return]
+        return greenlet.getcurrent().parent.switch(awaitable)
     if on_background():
         raise RuntimeError("wait() was called on the background loop itself, where it would never return")
     return background().result(_as_coroutine(awaitable))

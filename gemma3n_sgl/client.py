@@ -64,7 +64,13 @@ class Gemma:
             background().result(_aclose(events))
 
     def run_batch(
-        self, function: SglFunction, batch: Sequence[Mapping[str, Any]], *, sampling: Sampling | None = None, concurrency: int = 32, progress: bool = True
+        self,
+        function: SglFunction,
+        batch: Sequence[Mapping[str, Any]],
+        *,
+        sampling: Sampling | None = None,
+        concurrency: int = 32,
+        progress: bool = True,
     ) -> list[Done]:
         """Run a program once for each mapping of arguments, `concurrency` at a time, with a progress bar; results in order.
 
@@ -98,8 +104,9 @@ def _bound(function: SglFunction, parts: Sequence[Part | Conversation], values: 
     program = Program.of(function, file_doc=function.func.__name__)
     if not parts:
         return program, program.arguments(values)
-    conversation = parts[0] if isinstance(parts[0], Conversation) else Conversation.of(*parts)
-    return program, program.bind(conversation, values)
+    if len(parts) == 1 and isinstance(parts[0], Conversation):
+        return program, program.bind(parts[0], values)
+    return program, program.bind(Conversation.of(*[part for part in parts if not isinstance(part, Conversation)]), values)
 
 
 async def _next(events: AsyncIterator[Event]) -> Event | None:

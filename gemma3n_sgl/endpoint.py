@@ -113,22 +113,20 @@ class Gemma3nEndpoint(RuntimeEndpoint):
 
     def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:
         self._add_images(s, data)
-        prefill = isinstance(data.get("text"), str)
-        answers = wait(self.client.prefill(data) if prefill else self.client.post("/generate", data))
+        answers = wait(self.client.prefill(data))
         if isinstance(s, CountingExecutor):
-            for answer in answers if isinstance(answers, list) else [answers]:
-                s.count(None, answer.get("meta_info", {}))
-        return answers
+            for answer in answers:
+                s.count(None, answer["meta_info"])
+        return answers[0] if isinstance(data.get("text"), str) else answers
 
     # Stock programs
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[Any, dict[str, Any]]:
         if sampling_params.n > 1:
-            return self._guarded(s, ([""], {}), lambda: self._generate_several(s, sampling_params))
-        text, meta = [], {}
-        for chunk, meta in self.generate_stream(s, sampling_params):
-            text.append(chunk)
-        return "".join(text), meta
+            nothing: tuple[list[str], dict[str, Any]] = ([""], {})
+            return self._guarded(s, nothing, lambda: self._generate_several(s, sampling_params))
+        chunks = list(self.generate_stream(s, sampling_params))
+        return "".join([text for text, _ in chunks]), chunks[-1][1] if chunks else {}
 
     def generate_stream(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> Iterator[tuple[str, dict[str, Any]]]:
         if self._failure(s):
@@ -139,8 +137,13 @@ class Gemma3nEndpoint(RuntimeEndpoint):
             self._fail(s, error)
 
     def select(self, s: StreamExecutor, choices: list[str], temperature: float, choices_method: Any) -> ChoicesDecision:
-        nothing = ChoicesDecision(decision="", meta_info={})
-        return self._guarded(s, nothing, lambda: super(Gemma3nEndpoint, self).select(s, choices, temperature, choices_method))
+        def choose() -> ChoicesDecision:
+            try:
+                return super(Gemma3nEndpoint, self).select(s, choices, temperature, choices_method)
+            except (ArithmeticError, KeyError, IndexError, TypeError):
+                raise EngineError(NONSENSE) from None
+
+        return self._guarded(s, ChoicesDecision(decision="", meta_info={}), choose)
 
     def commit_lazy_operations(self, s: StreamExecutor) -> None:
         """Prefill what forks are about to share."""

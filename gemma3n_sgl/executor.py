@@ -191,8 +191,10 @@ class LoopExecutor(CountingExecutor):
         streams = self._answers(name)
         sampling, stops = self.observer.plan(name == ANSWER, streams, params.to_srt_kwargs())
         self.observer.begin_call()
-        begin, meta = len(self.text_), {}
-        for text, meta in relay(self.backend.client, self.backend.payload(self, sampling), stops):
+        begin = len(self.text_)
+        meta: dict[str, Any] = {}
+        for text, so_far in relay(self.backend.client, self.backend.payload(self, sampling), stops):
+            meta = so_far
             self.text_ += text
             if streams and text:
                 self.observer.delta(text)

@@ -20,7 +20,8 @@ from gemma3n_sgl.media import one_clip
 IMAGE_TOKEN = "<image_soft_token>"
 AUDIO_TOKEN = "<audio_soft_token>"
 
-Item = str | Image | Audio | Recording | SglExpr
+Item = str | Image | Audio | Recording | Any
+"""What a turn is made of; Any stands for SGLang's expressions, which have no types."""
 
 
 class _Template(ChatTemplate):
@@ -29,7 +30,7 @@ class _Template(ChatTemplate):
     def get_prefix_and_suffix(self, role: str, hist_messages: list[dict[str, Any]]) -> tuple[str, str]:
         if role == "user" and hist_messages and hist_messages[-1]["role"] == "system":
             return "", self.role_prefix_and_suffix["user"][1]
-        return super().get_prefix_and_suffix(role, hist_messages)  # type: ignore[no-any-return]
+        return super().get_prefix_and_suffix(role, hist_messages)
 
 
 TEMPLATE = _Template(

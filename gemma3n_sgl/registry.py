@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import programs
 from sglang.lang.ir import SglFunction
 
+import programs
 from gemma3n_sgl.conversation import Audio, Conversation, Image, Recording
 from gemma3n_sgl.errors import ModelNotFound, ProgramError
 from gemma3n_sgl.program import Program

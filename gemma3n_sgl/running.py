@@ -1,14 +1,14 @@
 """A program and its arguments in, events out: `Step`… `Delta`… `Done`.
 
-`stream` and `run` are coroutines; `gemma3n_sgl.client` gives them to callers without a loop. An error of the engine, of the program's body or of a fork is
-raised here. Leaving `stream` early, or cancelling `run`, closes the run's engine streams at once.
+`stream` and `run` are coroutines; `gemma3n_sgl.client` gives them to callers without a loop. An error of the engine, of the program's body or
+of a fork is raised here. Leaving `stream` early, or cancelling `run`, closes the run's engine streams at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -103,13 +103,16 @@ Event = Step | Delta | Done
 class Runnable(Protocol):
     """What `running` needs of a program."""
 
-    name: str
-    function: SglFunction
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def function(self) -> SglFunction: ...
 
 
 async def stream(
     program: Runnable, arguments: dict[str, Any], endpoint: Gemma3nEndpoint, sampling: Sampling | None = None, budget: Budget | None = None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event]:
     """Run a program and yield what it says as it says it. Deltas that have piled up come as one."""
     mailbox = _Mailbox()
     run = _Run(program, endpoint, sampling or Sampling(), budget or Budget(), mailbox.put)

@@ -18,7 +18,9 @@ LONG = Recording(b"", "talk")
 
 
 @sgl.function
-def everything(s, conversation: Conversation, question: str, image: Image, recording: Recording, effort: Literal["none", "low"] = "low", words: int = 3):
+def everything(
+    s, conversation: Conversation, question: str, image: Image, recording: Recording, effort: Literal["none", "low"] = "low", words: int = 3
+):
     """Take one of each.
 
     More about it."""

@@ -16,7 +16,7 @@ PICTURE = Image(b"", width=1, height=1, media_type="image/png")
 CLIP = Audio.from_pcm(b"\0\0")
 
 HEAD = "import sglang as sgl\nfrom gemma3n_sgl import Conversation, assistant, turns\n"
-GOOD = HEAD + '@sgl.function\ndef {name}(s, conversation: Conversation):\n    """Good."""\n    s += turns(conversation) + assistant(sgl.gen("answer"))\n'
+GOOD = HEAD + '@sgl.function\ndef {name}(s, conversation: Conversation):\n    """Good."""\n    s += turns(conversation)\n'
 
 
 def write(folder: Path, **files: str) -> Path:

@@ -229,7 +229,8 @@ async def test_a_run_has_a_time_limit(scripted: ScriptedEngine):
     await until(lambda: scripted.open == 0)
 
 
-TOO_LONG = Reply("x", finish={"type": "abort", "status_code": 400, "message": "The input (9 tokens) is longer than the model's context length (4 tokens)."})
+SAID = "The input (9 tokens) is longer than the model's context length (4 tokens)."
+TOO_LONG = Reply("x", finish={"type": "abort", "status_code": 400, "message": SAID})
 
 
 @pytest.mark.parametrize(

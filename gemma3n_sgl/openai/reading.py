@@ -1,7 +1,7 @@
 """A request's messages → `Conversation`, with every picture and sound fetched, decoded and within limits.
 
-What the template can't express is mended where the meaning stays the same: system and developer messages anywhere become the system prompt, neighbours
-of one role are merged, and a talk that the assistant opens or ends gets an empty turn of the user's.
+What the template can't express is mended where the meaning stays the same: system and developer messages anywhere become the system prompt,
+neighbours of one role are merged, and a talk that the assistant opens or ends gets an empty turn of the user's.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def _string(holder: dict[str, Any], name: str, where: str) -> str:
 
 
 def _conversation(messages: list[Message], values: list[tuple[Part, ...]]) -> Conversation:
-    system, turns = [], []
+    system: list[str] = []
+    turns: list[Turn] = []
     for message, parts in zip(messages, values, strict=True):
         if message.role in ("system", "developer"):
             system.append("\n".join(part for part in parts if isinstance(part, str)))

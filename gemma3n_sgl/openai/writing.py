@@ -26,8 +26,11 @@ class Completion:
         self._content = self._split({"content": _HOLE})
         self._reasoning = self._split({"reasoning_content": _HOLE})
 
-    def whole(self, steps: list[Step], done: Done) -> dict[str, Any]:
-        """A `chat.completion`."""
+    def whole(self, events: list[Event]) -> dict[str, Any]:
+        """A `chat.completion` from all events of a run."""
+        steps = [event for event in events if isinstance(event, Step)]
+        done = events[-1]
+        assert isinstance(done, Done)
         message: dict[str, Any] = {"role": "assistant", "content": done.answer, "refusal": None}
         if steps:
             message["reasoning_content"] = "".join(_told(step) for step in steps)
