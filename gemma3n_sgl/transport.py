@@ -101,17 +101,24 @@ class EngineClient:
         data = None if body is None else to_json(body)
         return self._session().request(method, self.url + path, data=data, headers={"Content-Type": "application/json"})
 
-    async def prefill(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The last event of a `/generate` that generates nothing: the engine has then read the prompt, and says how long it is."""
-        stream, last = self.stream(body), {}
+    async def prefill(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """The event of each prompt of a `/generate` that generates nothing: the engine has then read it, and says how long and how likely it is."""
+        asked = body.get("text", body.get("input_ids"))
+        stream = self.stream(body)
+        read: dict[str, dict[str, Any]] = {}
         try:
             await stream.open()
             while events := await stream.next():
-                last = events[-1]
+                read |= {str(event.get("index", 0)): event for event in events}
         finally:
             stream.close()
-        check_finish(last.get("meta_info") or {})
-        return last
+        try:
+            answers = [read[str(i)] for i in range(len(asked) if isinstance(asked, list) else 1)]
+            for answer in answers:
+                check_finish(answer["meta_info"])
+        except (KeyError, AttributeError):
+            raise EngineError(NONSENSE) from None
+        return answers
 
     def stream(self, body: dict[str, Any]) -> EngineStream:
         """A generation: `async with client.stream(body) as events: while batch := await events.next(): …`."""
