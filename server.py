@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None, *, registry: Registry | None = 
             Route("/health", health),
             Route("/livez", livez),
         ],
-        exception_handlers={Gemma3nError: tell_error, HTTPException: tell_http_error, Exception: tell_bug},
+        exception_handlers={Gemma3nError: tell_error, HTTPException: tell_http_error, ClientDisconnect: tell_nobody, Exception: tell_bug},
         lifespan=lifespan,
     )
     app.state.shell = shell
@@ -162,6 +162,11 @@ async def tell_http_error(request: Request, error: Exception) -> Response:
     else:
         told = NotFound(f"There is nothing at {request.url.path}. Routes: /v1/chat/completions, /v1/models, /health.")
     return JSONResponse(error_object(told), told.status, dict(error.headers or {}))
+
+
+async def tell_nobody(request: Request, error: Exception) -> Response:
+    """The client left before its request was whole; the status is for the log alone."""
+    return Response(status_code=499)
 
 
 async def tell_bug(request: Request, error: Exception) -> Response:
