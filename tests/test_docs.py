@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import tables
 from serving import serving
 from typer.testing import CliRunner
 
 from cli import app
 from gemma3n_sgl import errors
 from gemma3n_sgl.settings import Settings
+from tools import tables
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/http.md", "docs/programs.md"]
