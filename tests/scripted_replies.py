@@ -83,7 +83,8 @@ async def events_of(body: dict[str, Any], prompt: Any, reply: Reply, *, incremen
     """One generation, event by event; the last has `finish_reason`. A fault that comes `after` so many tokens ends it there."""
     params = body.get("sampling_params") or {}
     tokens, finish = _limited(reply, params.get("max_new_tokens"), params.get("stop") or ())
-    said = len(tokens) if reply.fault is None or reply.fault.after is None else reply.fault.after
+    said_less = reply.fault is not None and reply.fault.after is not None
+    said = reply.fault.after if said_less else len(tokens)
     meta: dict[str, Any] = {
         "id": f"{next(_IDS):032x}",
         "prompt_tokens": len(prompt.split()) if isinstance(prompt, str) else len(prompt),
@@ -99,7 +100,7 @@ async def events_of(body: dict[str, Any], prompt: Any, reply: Reply, *, incremen
         counted = meta | {"finish_reason": finish if i == len(tokens) else None, "completion_tokens": i}
         first = i - 1 if incremental else 0
         yield {"text": "".join(tokens[first:i]), "output_ids": list(range(1000 + first, 1000 + i)), "meta_info": counted | reply.meta}
-    if not tokens:
+    if not tokens and not said_less:
         nothing = {"finish_reason": finish, "completion_tokens": 0}
         yield {"text": "", "output_ids": [], "meta_info": meta | nothing | reply.meta}
 
