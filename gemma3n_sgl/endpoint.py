@@ -27,7 +27,7 @@ from gemma3n_sgl.transport import NONSENSE, Deadlines, EngineClient, check_finis
 
 T = TypeVar("T")
 
-INFO_TIMEOUT = 2.0
+INFO_TIMEOUT = 5.0
 """Seconds the engine may take to say what it serves; it never generates for that."""
 
 

@@ -6,6 +6,6 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pydub looks for an ffmpeg program as it is imported, and nothing here needs one
-    from pydub import AudioSegment  # type: ignore[import-untyped]  # it has no annotations
+    from pydub import AudioSegment  # it has no annotations
 
 __all__ = ["AudioSegment"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ from pydantic_core import to_json
 from gemma3n_sgl.errors import Gemma3nError, ProgramError
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.running import Delta, Done, Event, Step, Usage
+
+log = logging.getLogger("gemma3n")
 
 _HOLE = "\u0000"
 DONE = b"data: [DONE]\n\n"
@@ -52,6 +55,9 @@ class Completion:
                         yield _frame(self._chunk({}) | {"choices": [], "usage": usage(event.usage)})
         except Gemma3nError as error:
             yield _frame(error_object(error))
+        except Exception:
+            log.exception("a stream broke off")
+            yield _frame(error_object(bug()))
         yield DONE
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
