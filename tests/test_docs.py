@@ -7,14 +7,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving import serving
 from typer.testing import CliRunner
 
 from cli import app
-from gemma3n_sgl import errors
+from gemma3n_sgl import Sampling, connect, errors
 from gemma3n_sgl.settings import Settings
+from gemma3n_sgl.terminal.given import value_of
+from programs.audio import audio
+from programs.chat import chat
+from programs.describe import describe
+from programs.transcribe import transcribe
+from programs.vision import vision
 from tools import tables
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +68,7 @@ def test_the_limits_are_those_of_the_settings():
         f"{limits.run_timeout:g} s and {limits.max_calls} engine calls",
     ):
         assert limit in told
+    assert f"up to {limits.max_audio_seconds / 60:g} minutes" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -107,3 +115,28 @@ def test_what_is_written_there_runs_and_prints_what_it_says(document: str, engin
             for expected in EXPECTED.findall(code):
                 assert expected in done.stdout[position:], f"{code}\nprinted: {done.stdout}"
                 position = done.stdout.index(expected, position) + len(expected)
+
+
+MEDIA = ROOT / "tests" / "media"
+RED, BLUE, DIGITS = MEDIA / "red-circle.png", MEDIA / "blue-square.jpg", MEDIA / "314.wav"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("program", "parts", "options", "answer"),
+    [
+        (chat, [RED, "What is in this image?"], {}, "A red circle."),
+        (chat, [BLUE, RED, "Describe both pictures."], {}, "First a blue square, then a red circle."),
+        (chat, [RED, DIGITS, "What do you see and hear?"], {}, "A red circle; you said 3 1 4."),
+        (describe, [MEDIA / "yellow-star.webp"], {}, "A yellow star."),
+        (vision, [BLUE, "What colour is it?"], {"effort": "none"}, "Blue."),
+        (vision, [BLUE, "What colour is it?"], {"effort": "low"}, "Blue."),
+        (vision, [BLUE, "What colour is it?"], {"effort": "high"}, "Blue."),
+        (vision, [BLUE, RED, "Describe both pictures."], {"effort": "none"}, "First a blue square, then a red circle."),
+        (audio, [MEDIA / "31s.mp3", "Transcribe this audio."], {"effort": "none"}, "4 1 2 3 6 8"),
+        (transcribe, [MEDIA / "2min.mp3"], {}, "7 8 1 5 6 5 0 1 4 4 2 6 9 4 2 8 7 3 8"),
+    ],
+)
+def test_what_is_called_true_on_the_small_model_is_true(engine: str, program: Any, parts: list[Any], options: dict[str, str], answer: str):
+    values = [part if isinstance(part, str) else value_of(part.read_bytes(), part.name) for part in parts]
+    assert connect(engine).run(program, *values, sampling=Sampling(temperature=0), **options).answer == answer

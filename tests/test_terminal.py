@@ -13,14 +13,17 @@ from pathlib import Path
 
 import httpx
 import pexpect
+import psutil
 import pytest
 from scripted_engine import Die, Reply, ScriptedEngine
 from serving import until
 
 import cli
+from gemma3n_sgl.engine import is_installed
 
 PICTURE = str(Path(__file__).parent / "media" / "red-circle.png")
 COMMAND = [sys.executable, cli.__file__]
+ENGINE = Path(cli.__file__).parent / ".venv-engine"
 DIM = "\x1b[2m"
 
 Start = Callable[..., "pexpect.spawn[str]"]
@@ -203,6 +206,21 @@ class TestServe:
         _, errors = server.communicate(timeout=10)
         assert server.returncode == 130
         assert "Traceback" not in errors
+
+
+@pytest.mark.engine
+def test_an_engine_of_its_own_is_gone_with_the_server():
+    if not is_installed("cpu", ENGINE):
+        pytest.skip("no engine is installed here")
+    words = ["serve", "--port", "0", "--with-engine", "--engine-port", "0"]
+    server = subprocess.Popen([*COMMAND, *words], cwd=ENGINE.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert "is served at" in server.stdout.readline()
+    family = psutil.Process(server.pid).children(recursive=True)
+    assert len(family) > 1
+    server.send_signal(signal.SIGINT)
+    server.communicate(timeout=20)
+    assert server.returncode == 130
+    assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_the_version_is_told():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
@@ -18,7 +19,7 @@ from gemma3n_sgl.engine import LocalEngine, Progress, choose, install
 from gemma3n_sgl.errors import EngineError, SettingsError
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.settings import Settings
-from gemma3n_sgl.terminal.showing import console
+from gemma3n_sgl.terminal.showing import say
 
 LAST_WORDS = 10
 """Seconds that answers under way get when the server is told to end."""
@@ -93,16 +94,15 @@ async def _tell_start(reserved: socket.socket, settings: Settings, registry: Reg
     host, port = reserved.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{port}"
-    out = console()
-    out.print(f"Gemma 3n is served at {url}/v1 (Ctrl-C ends it).", style="bold", soft_wrap=True)
-    out.print(f"  engine  {settings.runtime_url}, {await _engine(settings)}", soft_wrap=True)
-    out.print(f"  models  {MODEL}, and {MODEL}:NAME for {', '.join(registry.programs)}", soft_wrap=True)
+    say(f"Gemma 3n is served at {url}/v1 (Ctrl-C ends it).", "bold", stderr=False)
+    say(f"  engine  {settings.runtime_url}, {await _engine(settings)}", stderr=False)
+    say(f"  models  {MODEL}, and {MODEL}:NAME for {', '.join(registry.programs)}", stderr=False)
     if not settings.api_keys and host not in ("127.0.0.1", "::1"):
-        console(stderr=True).print("  Open to all who reach this machine: GEMMA3N_API_KEYS sets keys.", style="yellow", soft_wrap=True)
+        say("  Open to all who reach this machine: GEMMA3N_API_KEYS sets keys.", "yellow")
     key = "-H 'Authorization: Bearer KEY' " if settings.api_keys else ""
     message = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    out.print(f"Try it: curl {url}/v1/chat/completions {key}-d '{message}'", soft_wrap=True)
-    out.file.flush()
+    say(f"Try it: curl {url}/v1/chat/completions {key}-d '{message}'", stderr=False, whole=True)
+    sys.stdout.flush()
 
 
 async def _engine(settings: Settings) -> str:

@@ -36,6 +36,12 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, color_system=None if plain else "auto", highlight=False, markup=False, width=width)
 
 
+def say(text: str, style: str = "", *, stderr: bool = True, whole: bool = False) -> None:
+    """A line for a person, wrapped at words to fit a terminal; never in a pipe, nor where it is to be copied as a `whole`."""
+    there = console(stderr=stderr)
+    there.print(text, style=style, soft_wrap=whole or not there.is_terminal)
+
+
 def exit_code(error: Exception) -> int:
     return WRONG if isinstance(error, RequestError | SettingsError) else FAILED
 
@@ -49,7 +55,7 @@ def tell_error(error: Exception, *, as_json: bool = False) -> None:
     if as_json:
         print_json(error_object(error))
     else:
-        console(stderr=True).print(f"Error: {error.message}", style="red", soft_wrap=True)
+        say(f"Error: {error.message}", "red")
 
 
 def print_json(value: Any) -> None:
@@ -76,13 +82,13 @@ class Waiting:
 
 async def show(events: AsyncIterator[Event], heard: Callable[[str], object] = lambda text: None) -> Done:
     """Print a run as it goes on: steps dimmed, the answer as it comes. `heard` is called with each piece of the answer."""
-    aside, waiting, begun = console(stderr=True), Waiting("thinking…"), False
+    waiting, begun = Waiting("thinking…"), False
     waiting.begin()
     try:
         async for event in events:
             waiting.end()
             if isinstance(event, Step):
-                aside.print(f"{event.name}: {_safe(event.text.strip(), sys.stderr)}", style="dim", soft_wrap=True)
+                say(f"{event.name}: {_safe(event.text.strip(), sys.stderr)}", "dim")
                 waiting.begin()
             elif isinstance(event, Delta):
                 heard(event.text)
@@ -96,9 +102,9 @@ async def show(events: AsyncIterator[Event], heard: Callable[[str], object] = la
             sys.stdout.flush()
     assert isinstance(event, Done)
     if not begun:
-        aside.print("(the answer is empty)", style="dim", soft_wrap=True)
+        say("(the answer is empty)", "dim")
     if event.finish_reason == "length":
-        aside.print("(cut off: the limit of length was reached)", style="dim", soft_wrap=True)
+        say("(cut off: the limit of length was reached)", "dim")
     return event
 
 

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.registry import MODEL, Registry
-from gemma3n_sgl.terminal.showing import console, print_json
+from gemma3n_sgl.terminal.showing import console, print_json, say
 
 
 def show_programs(registry: Registry, *, as_json: bool = False) -> None:
@@ -20,7 +20,7 @@ def show_programs(registry: Registry, *, as_json: bool = False) -> None:
         table.add_row(program.name, ", ".join(program.input_kinds), options_in_short(program), program.summary)
     console().print(table)
     for problem in registry.problems:
-        console(stderr=True).print(f"left out: {problem}", style="yellow", soft_wrap=True)
+        say(f"left out: {problem}", "yellow")
 
 
 def described(program: Program) -> dict[str, object]:

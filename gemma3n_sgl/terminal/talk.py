@@ -10,7 +10,7 @@ from gemma3n_sgl.errors import Gemma3nError, InvalidValue
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.terminal.given import file_bytes, value_of
 from gemma3n_sgl.terminal.session import Session
-from gemma3n_sgl.terminal.showing import console, tell_error
+from gemma3n_sgl.terminal.showing import say, tell_error
 
 HELP = "/image FILE and /audio FILE go with your next message; /reset forgets the talk, /quit (or Ctrl-D) ends it; Ctrl-C stops an answer."
 
@@ -27,7 +27,7 @@ class Talk:
 
     def go_on(self) -> None:
         """Ask and answer until the person has had enough."""
-        console(stderr=True).print(HELP, style="dim")
+        say(HELP, "dim")
         while True:
             try:
                 line = input(self._prompt()).strip()
@@ -44,7 +44,7 @@ class Talk:
             except Gemma3nError as error:
                 tell_error(error)
             except KeyboardInterrupt:
-                console(stderr=True).print("(stopped)", style="dim")
+                say("(stopped)", "dim")
 
     def take(self, line: str) -> None:
         """One line of the person's: a command, or a message that is answered."""
@@ -55,7 +55,7 @@ class Talk:
             self.turns.clear()
             self.attached.clear()
         elif command == "/help":
-            console(stderr=True).print(HELP, style="dim")
+            say(HELP, "dim")
         elif command.startswith("/") and command.count("/") == 1:
             raise InvalidValue(f"There is no command {command}. {HELP}")
         elif line or self.attached:
