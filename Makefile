@@ -1,71 +1,73 @@
 # Everything is done through these targets, in CI too. `make serve` and `make test` need nothing before them but Python 3.11 or 3.12.
 .DEFAULT_GOAL := help
-.SHELLFLAGS := -euo pipefail -c
 SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PYTHON ?=
 PORT ?= 8000
 ENGINE_PORT ?= 30000
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 ENGINE_BIN := .venv-engine/bin
 EXTRAS := build/newest-frontend
-LOCKED := --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header
+LOCKED := --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --no-header
 UNDER_BOTH := tests/test_contract.py tests/test_stock.py tests/test_running.py tests/test_language.py
+# What the engine's environment lacks of the client's packages; whatever else is there stays at the engine's version.
+CLIENT_ONLY := av|greenlet|hypothesis|iniconfig|pluggy|pydub|pytest|pytest-timeout|sortedcontainers|ssrfguard
 
-.PHONY: help serve test check test-engine test-newest lint lock clean
+.PHONY: help serve test check test-engine test-newest lint engine lock clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-serve: .make/run .make/engine  ## serve on 127.0.0.1:PORT (8000), with an engine of our own unless GEMMA3N_RUNTIME_URL names one
-	@if [ -n "$${GEMMA3N_RUNTIME_URL:-}" ]; then exec $(BIN)/gemma3n serve --port $(PORT); \
-	else exec $(BIN)/gemma3n serve --port $(PORT) --with-engine --engine-port $(ENGINE_PORT); fi
+serve: .venv/.run  ## serve on 127.0.0.1:PORT (8000), with an engine of its own on ENGINE_PORT (30000) unless GEMMA3N_RUNTIME_URL names one
+	@if [ -n "$${GEMMA3N_RUNTIME_URL:-}" ]; then exec $(BIN)/gemma3n serve --port $(PORT); fi; \
+	$(BIN)/gemma3n engine install; exec $(BIN)/gemma3n serve --port $(PORT) --with-engine --engine-port $(ENGINE_PORT)
 
-test: check .make/engine test-engine test-newest  ## everything: check, the real engine, the newest frontend
+test: check test-engine test-newest  ## everything: check, then the real engine, then the newest frontend
 
-check: .make/dev lint  ## a fast answer: lint, types, tests that need no engine
-	@$(BIN)/python -m pytest -q -m "not engine"
+check: lint  ## a fast answer: lint, types, and the tests that need no engine
+	@$(BIN)/python -m pytest -m "not engine"
 
-test-engine: .make/dev .make/engine
-	@$(BIN)/python -m pytest -q -m engine
+test-engine: .venv/.dev engine
+	@$(BIN)/python -m pytest -m engine
 
-test-newest: .make/dev .make/engine .make/newest
-	@PYTHONPATH="$(CURDIR):$(EXTRAS)" $(ENGINE_BIN)/python -m pytest -q -m "not engine" $(UNDER_BOTH)
+test-newest: $(EXTRAS)/.whole
+	@PYTHONPATH="$(CURDIR):$(EXTRAS):gemma3n_sgl/engine/cpu" $(ENGINE_BIN)/python -m pytest -m "not engine" $(UNDER_BOTH)
 
-lint: .make/dev
+lint: .venv/.dev
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/shellcheck tools/*.sh .ci/run
 
-.make/python:
-	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or 3.12 is needed and was not found. Install one (Debian: apt install python3.11 python3.11-venv," \
-		"macOS: brew install python@3.12), or name it: make PYTHON=/path/to/python3.12 …"; exit 1; fi
-	@mkdir -p .make && touch $@
-
-.make/run: requirements.lock pyproject.toml | .make/python
+# The stamps lie in the environments, so that they go with them; a setup that was broken off has none, and is taken up again.
+.venv/.run: requirements.lock
+	@tools/venv.sh .venv "$(PYTHON)"
 	@echo "Setting up .venv (about half a minute)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . 2>/dev/null || \
-		$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --no-deps -e .
 	@touch $@
 
-.make/dev: requirements-dev.lock .make/run
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.lock
+.venv/.dev: requirements-dev.lock .venv/.run
+	@echo "Adding what tests need (about half a minute)"
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements-dev.lock
 	@touch $@
 
-# Where an engine is named, or has been installed before by the same recipe, this is a matter of a second.
-.make/engine: .make/run
-	@if [ -z "$${GEMMA3N_RUNTIME_URL:-}$${GEMMA3N_TEST_ENGINE_URL:-}" ]; then $(BIN)/gemma3n engine install; fi
+engine: .venv/.run
+	@$(BIN)/gemma3n engine install --device cpu
 
-.make/newest: requirements.lock requirements-dev.lock .make/engine
-	@rm -rf $(EXTRAS) && $(ENGINE_BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $(EXTRAS) \
-		$$(grep -hE '^(av|greenlet|pydub|ssrfguard|httpx|httpcore|h11|anyio|starlette|pytest|iniconfig|pluggy|hypothesis|sortedcontainers|typer)==' \
-		requirements.lock requirements-dev.lock | sed 's/ .*//' | sort -u)
+$(EXTRAS)/.whole: requirements-dev.lock .venv/.dev | engine
+	@rm -rf $(EXTRAS)
+	@grep -E '^($(CLIENT_ONLY))==' requirements-dev.lock | sed 's/[ \\].*//' | \
+		$(ENGINE_BIN)/python -m pip install -q --no-deps --target $(EXTRAS) -r /dev/stdin
 	@touch $@
 
-lock: .make/dev  ## renew the locks from pyproject.toml
+lock: .venv/.dev  ## choose the newest versions that pyproject.toml allows, for both Pythons, with their hashes
 	@$(BIN)/uv pip compile -q $(LOCKED) pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile -q $(LOCKED) --group dev -c requirements.lock -o requirements-dev.lock
+	@$(BIN)/uv pip compile -q $(LOCKED) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 
-clean:  ## remove what was set up here, the engine too
-	rm -rf .venv .venv-engine .make build *.egg-info
+clean:  ## remove caches and what was built
+	rm -rf build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache
+
+distclean: clean  ## remove the environments too, the engine's included
+	rm -rf .venv .venv-engine
