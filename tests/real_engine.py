@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     choice, progress = choose("cpu"), Progress()
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        install(choice.device, VENV, progress=progress)
-        running = LocalEngine(choice, venv=VENV, port=0, progress=progress).start()
-    with running:
+    with ExitStack() as stack:
+        with capture.global_and_fixture_disabled():  # minutes at worst, which nobody should spend in the dark
+            install(choice.device, VENV, progress=progress)
+            running = stack.enter_context(LocalEngine(choice, venv=VENV, port=0, progress=progress))
         yield running.url

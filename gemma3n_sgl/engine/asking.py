@@ -9,7 +9,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
-import psutil  # type: ignore[import-untyped]  # it has none
+import psutil
 
 from gemma3n_sgl.engine.launch import HOST
 from gemma3n_sgl.errors import SettingsError

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from gemma3n_sgl.engine.asking import serves
 from gemma3n_sgl.engine.choice import GPU_MODEL, SGLANG_VERSION, Device, choose
-from gemma3n_sgl.engine.install import DEFAULT_VENV, install
+from gemma3n_sgl.engine.installing import DEFAULT_VENV, install
 from gemma3n_sgl.engine.local import DEFAULT_PORT, LocalEngine
 from gemma3n_sgl.engine.progress import Progress
 from gemma3n_sgl.engine.records import Record, running, stop

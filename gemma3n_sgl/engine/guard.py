@@ -21,7 +21,7 @@ from pathlib import Path
 
 END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WATCH_EVERY = 0.5
-FOLLOW = 1.0
+FOLLOW = 0.5
 """Seconds descendants get to end after the command, before they are killed: what cleans up after the others is among them."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36

@@ -10,7 +10,7 @@ from pathlib import Path
 from gemma3n_sgl.engine.choice import Choice
 
 HOST = "127.0.0.1"
-"""An engine trusts whoever reaches it, so nobody but this machine does."""
+"""An engine trusts whoever reaches it: so that is this machine alone."""
 
 CPU_MENDS = Path(__file__).parent / "cpu"
 
@@ -40,7 +40,7 @@ def command(choice: Choice, port: int, venv: Path) -> list[str]:
 
 def environment(choice: Choice, environ: Mapping[str, str]) -> dict[str, str]:
     """The engine's environment: the caller's, without its secrets (the hub's login stays where a model may have to be fetched)."""
-    env = plain(environ)
+    env = plain(environ) | {"GLOO_SOCKET_IFNAME": "lo"}  # else it listens where this machine's name leads to
     if not Path(choice.model).is_dir():
         env |= {name: environ[name] for name in _HUB_LOGIN if name in environ}
     if choice.is_demo:

@@ -11,7 +11,7 @@ from typing import Self
 
 from gemma3n_sgl.engine.asking import check_port, free_port, is_ready
 from gemma3n_sgl.engine.choice import Choice
-from gemma3n_sgl.engine.install import DEFAULT_VENV, is_installed
+from gemma3n_sgl.engine.installing import DEFAULT_VENV, is_installed
 from gemma3n_sgl.engine.launch import HOST, command, environment
 from gemma3n_sgl.engine.logs import last_lines, shown
 from gemma3n_sgl.engine.progress import Progress

@@ -1,11 +1,12 @@
 """Mends of SGLang 0.5.23 and its companions for the CPU, applied when the module each is for gets imported.
 
-Python runs this file at the start of every process that has its folder on PYTHONPATH, the engine's children among them; so nothing is
-imported here. A mend changes nothing where upstream already does what it is for.
+Python runs this file at the start of every process that has its folder on PYTHONPATH, the engine's children among them; so nothing heavy
+is imported here. A mend changes nothing where upstream already does what it is for.
 """
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -58,6 +59,22 @@ def flat_queries(module: Any) -> None:
         return original(self, q.reshape(-1, layer.tp_q_head_num * layer.qk_head_dim), k, v, layer, *args, **kwargs)
 
     backend.forward_extend = forward_extend
+
+
+@mend("torch.distributed.rendezvous")
+def store_on_loopback(module: Any) -> None:
+    """torch/distributed/rendezvous.py:199 (2.13.0) makes a store that listens on every interface, whatever host it is told.
+
+    Whoever reaches it can write into it; on 127.0.0.1 that is this machine alone.
+    """
+    original = module.TCPStore
+
+    def tcp_store(*, host_name: str, port: int, is_master: bool | None = None, **options: Any) -> Any:
+        if is_master and host_name == "127.0.0.1":
+            options["master_listen_fd"] = socket.create_server((host_name, port)).detach()
+        return original(host_name=host_name, port=port, is_master=is_master, **options)
+
+    module.TCPStore = tcp_store
 
 
 @mend("torchvision.extension")

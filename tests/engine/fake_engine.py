@@ -1,0 +1,41 @@
+"""Plays an engine as a real process: `fake_engine.py PLAY … --port PORT …`. Also has a helper that left its session, as a daemon would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+HELPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        info = {"model_path": "/secret", "served_model_name": "fake"} if self.path == "/model_info" else {}
+        body = json.dumps(info).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def main(play: str, port: int) -> None:
+    for number in range(30):
+        print(f"line {number}", flush=True)
+    subprocess.Popen(HELPER, start_new_session=True)
+    if play == "die":
+        print("ValueError: no such weights", flush=True)
+        sys.exit(3)
+    if play == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if play == "hang":
+        time.sleep(600)
+    HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[sys.argv.index("--port") + 1]))
