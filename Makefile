@@ -15,7 +15,7 @@ UNDER_BOTH := tests/test_contract.py tests/test_stock.py tests/test_running.py t
 # What the engine's environment lacks of the client's packages; whatever else is there stays at the engine's version.
 CLIENT_ONLY := av|greenlet|hypothesis|iniconfig|pluggy|pydub|pytest|pytest-timeout|sortedcontainers|ssrfguard
 
-.PHONY: help serve test check test-engine test-newest lint engine lock clean distclean
+.PHONY: help serve test check test-engine test-newest lint engine bench lock clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,10 @@ $(EXTRAS)/.whole: requirements-dev.lock .venv/.dev | engine
 	@grep -E '^($(CLIENT_ONLY))==' requirements-dev.lock | sed 's/[ \\].*//' | \
 		$(ENGINE_BIN)/python -m pip install -q --no-deps --target $(EXTRAS) -r /dev/stdin
 	@touch $@
+
+bench: .venv/.dev  ## what a relayed token and an idle server cost, without an engine
+	@$(BIN)/python bench/relay.py
+	@$(BIN)/python bench/idle.py
 
 lock: .venv/.dev  ## choose the newest versions that pyproject.toml allows, for both Pythons, with their hashes
 	@$(BIN)/uv pip compile -q $(LOCKED) pyproject.toml -o requirements.lock
