@@ -54,6 +54,13 @@ class ScriptedEngine:
         self._clients: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-engine", daemon=True)
 
+    def forget(self) -> None:
+        """Be as after `start`, for the next test."""
+        self.script = Reply()
+        self.info = dict(MODEL_INFO)
+        self.requests.clear()
+        self.paths.clear()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
