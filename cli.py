@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from gemma3n_sgl.conversation import Conversation, Part
@@ -73,7 +74,13 @@ class Programs(ProgramGroup):
 
 
 app = typer.Typer(
-    cls=Commands, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, epilog=EPILOG
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    epilog=EPILOG,
 )
 runs = typer.Typer(cls=Programs, rich_markup_mode=None, no_args_is_help=True, subcommand_metavar="PROGRAM [INPUT]...", epilog=EPILOG)
 
@@ -87,7 +94,12 @@ def main() -> None:
 def settings_of(**flags: Any) -> Settings:
     """The settings of the environment; flags that are given win."""
     settings = Settings.from_env(os.environ).model_dump() | {name: value for name, value in flags.items() if value is not None}
-    return Settings.model_validate(settings)
+    try:
+        return Settings.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        flag = str(first["loc"][0]).replace("_", "-")
+        raise InvalidValue(f"--{flag}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _tell_version(wanted: bool) -> None:
@@ -98,9 +110,7 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def of_all_commands(
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", callback=_tell_version, is_eager=True)
-    ] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Say which version this is.", callback=_tell_version, is_eager=True)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
     """Ask Gemma 3n about text, pictures and sound; run programs on it; serve them."""
@@ -108,12 +118,8 @@ def of_all_commands(
 
 @app.command(epilog=EPILOG)
 def serve(
-    host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help=f"Address to serve on, if not GEMMA3N_HOST ({DEFAULTS.host}).")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, metavar="N", help=f"Port to serve on, if not GEMMA3N_PORT ({DEFAULTS.port}).")
-    ] = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help=f"Address to serve on, if not GEMMA3N_HOST ({DEFAULTS.host}).")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, metavar="N", help=f"Port to serve on, if not GEMMA3N_PORT ({DEFAULTS.port}).")] = None,
     with_engine: Annotated[bool, typer.Option("--with-engine", help="Start an engine on this machine, and end it at the end.")] = False,
     engine_port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The port of that engine; 0: any.")] = DEFAULT_PORT,
     programs: Folders = None,

@@ -143,6 +143,7 @@ class TestErrors:
             (("chat", "Hi.", "--image", SOUND), "is not a picture"),
             (("chat", "Hi.", "--audio", "nowhere.wav"), "nowhere.wav can't be read: no such file"),
             (("chat", "Hi.", "--temperature", "9"), "--temperature"),
+            (("chat", "Hi.", "--runtime-url", "nowhere"), "--runtime-url: must be an http:// or https:// address"),
             (("chat",), "the standard input: this is empty"),
             (("nonsense",), "nonsense"),
         ],

@@ -124,6 +124,7 @@ class TestChat:
         child.expect("You said first.\r\n")
         assert "Noted." not in scripted.requests[-1]["text"]
         assert "image_data" not in scripted.requests[-1]
+        child.expect("> ")
         child.sendeof()
         assert ended(child)[1] == 0
 

@@ -37,7 +37,7 @@ def part_of(argument: str, *, takes: Iterable[str] = ("text", "image", "audio"))
     """One argument, as `parts_of` reads it."""
     if argument == STDIN:
         return value_of(sys.stdin.buffer.read(), "the standard input")
-    if os.path.isfile(argument):
+    if os.path.exists(argument) and not os.path.isdir(argument):
         return value_of(file_bytes(argument), argument)
     if "text" not in takes or _NAME.fullmatch(argument):
         raise InvalidValue(f"There is no file {argument!r}. Check its name.")
@@ -62,7 +62,7 @@ def value_of(data: bytes, name: str) -> Part:
 
 def _value(data: bytes) -> Part:
     if not data:
-        raise MediaError("this is empty.")
+        raise MediaError("this is empty. Give a text or a file.")
     if _PICTURE.match(data):
         return open_image(data)
     if sound_kind(data[:HEAD]):

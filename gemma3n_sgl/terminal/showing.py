@@ -39,7 +39,7 @@ def console(*, stderr: bool = False) -> Console:
 def say(text: str, style: str = "", *, stderr: bool = True, whole: bool = False) -> None:
     """A line for a person, wrapped at words to fit a terminal; never in a pipe, nor where it is to be copied as a `whole`."""
     there = console(stderr=stderr)
-    there.print(text, style=style, soft_wrap=whole or not there.is_terminal)
+    there.print(_safe(text, there.file), style=style, soft_wrap=whole or not there.is_terminal)
 
 
 def exit_code(error: Exception) -> int:
@@ -88,7 +88,7 @@ async def show(events: AsyncIterator[Event], heard: Callable[[str], object] = la
         async for event in events:
             waiting.end()
             if isinstance(event, Step):
-                say(f"{event.name}: {_safe(event.text.strip(), sys.stderr)}", "dim")
+                say(f"{event.name}: {event.text.strip()}", "dim")
                 waiting.begin()
             elif isinstance(event, Delta):
                 heard(event.text)
@@ -110,10 +110,14 @@ async def show(events: AsyncIterator[Event], heard: Callable[[str], object] = la
 
 async def show_json(events: AsyncIterator[Event]) -> Done:
     """Print a run as one JSON object when it is over."""
-    steps = []
-    async for event in events:
-        if isinstance(event, Step):
-            steps.append({"name": event.name, "text": event.text})
+    steps, waiting = [], Waiting("thinking…")
+    waiting.begin()
+    try:
+        async for event in events:
+            if isinstance(event, Step):
+                steps.append({"name": event.name, "text": event.text})
+    finally:
+        waiting.end()
     assert isinstance(event, Done)
     print_json({"answer": event.answer, "steps": steps, "finish_reason": event.finish_reason, "usage": usage(event.usage)})
     return event
