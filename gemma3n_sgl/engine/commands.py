@@ -16,6 +16,7 @@ from gemma3n_sgl.engine.asking import serves
 from gemma3n_sgl.engine.choice import GPU_MODEL, SGLANG_VERSION, Device, choose
 from gemma3n_sgl.engine.installing import DEFAULT_VENV, install
 from gemma3n_sgl.engine.local import DEFAULT_PORT, LocalEngine
+from gemma3n_sgl.engine.packages import CPU_TORCH_INDEX
 from gemma3n_sgl.engine.progress import Progress
 from gemma3n_sgl.engine.records import Record, running, stop
 from gemma3n_sgl.errors import EngineUnavailable
@@ -41,15 +42,14 @@ TorchIndex = Annotated[
     typer.Option(
         "--torch-index",
         metavar="URL",
-        help="Package index for torch alone. PyPI has torch as its CUDA build, which is some GB larger; the CPU's is at "
-        "https://download.pytorch.org/whl/cpu.",
+        help=f"Package index for torch alone. PyPI has torch as its CUDA build, which is 3 GB larger than the CPU's at {CPU_TORCH_INDEX}.",
     ),
 ]
 
 
 @app.command("install")
 def install_engine(device: DeviceOption = None, venv: Venv = DEFAULT_VENV, index_url: Index = None, torch_index: TorchIndex = None) -> None:
-    """Install the engine: on the CPU about 80 s and 3 GB. Does nothing where it is there, and mends what was broken off."""
+    """Install the engine: on the CPU, 3 GB in a minute or two. Does nothing where it is there, and repairs what was broken off."""
     chosen, progress = choose(device).device, Progress()
     fresh = install(chosen, venv, index_url=index_url, torch_index=torch_index, progress=progress)
     progress.say(f"The engine for the {chosen.upper()} is {'now' if fresh else 'already'} installed in {venv}.")

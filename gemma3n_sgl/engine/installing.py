@@ -15,7 +15,7 @@ from pathlib import Path
 from gemma3n_sgl.engine.choice import Device
 from gemma3n_sgl.engine.launch import plain, python
 from gemma3n_sgl.engine.logs import last_lines, shown
-from gemma3n_sgl.engine.packages import SPACE_GB, Step, fingerprint, steps
+from gemma3n_sgl.engine.packages import CPU_TORCH_INDEX, SPACE_GB, Step, fingerprint, steps
 from gemma3n_sgl.engine.progress import Progress
 from gemma3n_sgl.engine.records import running
 from gemma3n_sgl.engine.spawning import spawn
@@ -124,7 +124,10 @@ def _take(step: Step, venv: Path, progress: Progress) -> None:
 def _failure(step: Step, log: Path, venv: Path) -> str:
     words = "\n".join(last_lines(log, 40))
     if os.strerror(errno.ENOSPC) in words:
-        return f"The disk of {venv} became full while the engine was installed. Make room, or choose another place with --venv."
+        return (
+            f"The disk of {venv} became full while the engine was installed. Make room, or choose another place with --venv; "
+            f"on the CPU, --torch-index {CPU_TORCH_INDEX} takes 3 GB less."
+        )
     if "ensurepip" in words:
         return "This Python can't make environments. On Debian and Ubuntu: apt install python3-venv; then try again."
     return f"{step.title} failed. Try again; --index-url and --torch-index name other package indexes.\n{shown(log)}"

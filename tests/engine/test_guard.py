@@ -48,7 +48,7 @@ def guarded(code: str, log: Path) -> subprocess.Popen[bytes]:
         return spawn([sys.executable, "-c", code], env=dict(os.environ), log=file)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_guard_ends_the_whole_family(number: signal.Signals, tmp_path: Path, remains: Remains) -> None:
     guard = guarded(FAMILY, tmp_path / "log")
     wait_for(tmp_path / "log", "up")

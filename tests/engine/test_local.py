@@ -75,7 +75,7 @@ def test_ctrl_c_while_loading_leaves_nothing(make_venv: MakeVenv, progress: Prog
     assert remains() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_engine_ends_with_the_process_that_started_it(number: signal.Signals, make_venv: MakeVenv, remains: Remains) -> None:
     venv = make_venv()
     code = f"""
