@@ -168,6 +168,7 @@ class ScriptedEngine:
             async for event in in_turn(runs):
                 writer.write(_chunk(b"data: " + json.dumps(event).encode() + b"\n\n"))
             if fault is not None:
+                await asyncio.sleep(replies[0].delay)
                 writer.write(await _happens(fault))
             writer.write(_chunk(b"data: [DONE]\n\n") + _chunk(b""))
         else:

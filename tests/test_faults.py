@@ -148,7 +148,7 @@ def test_what_fails_before_the_first_token_has_its_own_status(engine, house, str
 @table(AFTER_TWO_TOKENS)
 def test_what_fails_in_the_middle_is_told_in_the_stream_and_not_tried_again(engine, house, incremental, fault, status, code):
     engine.incremental = incremental
-    engine.script = Reply("Once upon a time there was", delay=0.02, fault=fault)
+    engine.script = Reply("Once upon a time there was", delay=0.05, fault=fault)
     before = len(engine.requests)
     start = time.monotonic()
     frames = [line.removeprefix("data: ") for line in house.ask(stream=True).text.split("\n\n") if line]
@@ -200,3 +200,24 @@ def test_choices_that_the_engine_can_not_score_are_its_failure(scripted, tmp_pat
         assert served.ask(model="gemma-3n:choose").json()["choices"][0]["message"]["content"] == "yes"
         scripted.script = reply
         error_of(served.ask(model="gemma-3n:choose"), 502, "engine_error")
+
+
+@pytest.mark.parametrize("info", [[], {}, {"served_model_name": 5}, {"preferred_sampling_params": "hot"}, {"preferred_sampling_params": [1]}])
+def test_an_engine_that_says_odd_things_of_itself_is_used_all_the_same(scripted, served, info):
+    scripted.info = info
+    assert [served.http.get(path).status_code for path in ("/health", "/v1/models", "/v1/models/gemma-3n")] == [200, 200, 200]
+    assert served.ask().status_code == 200
+
+
+def test_a_bug_of_ours_costs_one_answer_and_is_in_the_log_by_its_request_id(scripted, caplog):
+    async def fetch(url: str) -> bytes:
+        raise ZeroDivisionError(INNER)
+
+    picture = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+    with serving(Settings(runtime_url=scripted.url), fetch=fetch) as served:
+        for _ in range(3):
+            answer = served.ask([picture])
+            error_of(answer, 500, "program_error")
+            assert answer.headers["x-should-retry"] == "false"
+            until(lambda request_id=answer.headers["x-request-id"]: request_id in caplog.text)
+            assert served.ask().status_code == 200, "on the same connection"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import uuid
 
@@ -15,6 +16,8 @@ from gemma3n_sgl.openai.writing import error_object
 
 OPEN_PATHS = ("/health", "/livez")
 """Asked by machines that hold no key."""
+
+log = logging.getLogger("gemma3n")
 
 _GIVEN_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -42,8 +45,11 @@ class Gate:
         if self._keys and scope["path"] not in OPEN_PATHS and not self._known(headers.get("authorization", "")):
             error = Unauthorized("Show one of this server's keys: `Authorization: Bearer KEY`.")
             await JSONResponse(error_object(error), error.status)(scope, receive, send_with_id)
-        else:
+            return
+        try:
             await self._app(scope, receive, send_with_id)
+        except Exception:  # answered already; raised on, uvicorn would cut a connection that the client goes on to use
+            log.exception("request %s met a bug", request_id)
 
     def _known(self, authorization: str) -> bool:
         """Compared in constant time, with every key, so that the time tells nothing."""
