@@ -61,7 +61,8 @@ class Gemma3nEndpoint(RuntimeEndpoint):
         """The sampling the engine was started to prefer (`--preferred-sampling-params`), asked once; {} where it says nothing."""
         if self._preferred is None:
             info = await self.describe()
-            self._preferred = info.get("preferred_sampling_params") or {}
+            preferred = info.get("preferred_sampling_params")
+            self._preferred = preferred if isinstance(preferred, dict) else {}
         return self._preferred
 
     @property
