@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -39,13 +41,17 @@ def run(parent: int, command: list[str]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     with tempfile.TemporaryDirectory(prefix="gemma3n-", ignore_cleanup_errors=True) as folder:
+        forgotten: set[Path] = set()
         child = subprocess.Popen(command, env={**os.environ, "TMPDIR": folder}, preexec_fn=become_command)
         while child.poll() is None:
             heard = signal.sigtimedwait(signals, WATCH_EVERY)
             if (heard and heard.si_signo in END) or (parent and os.getppid() != parent):
+                forgotten = _shared_memory()
                 child.kill()
                 child.wait()
         end_descendants()
+        for path in forgotten:
+            path.unlink(missing_ok=True)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
@@ -65,16 +71,25 @@ def end_descendants() -> None:
 
 
 def _children() -> list[int]:
-    """Processes whose parent is this one (proc(5), /proc/PID/stat: the second field behind the name in brackets)."""
-    found = []
+    return [pid for pid, (_, parent, *_) in _processes() if int(parent) == os.getpid()]
+
+
+def _shared_memory() -> set[Path]:
+    """Files in /dev/shm that this session's processes hold open: SGLang leaves its own behind (sglang/srt/managers/load_snapshot.py:303)."""
+    held = set()
+    for pid, (_, _, _, session, *_) in _processes():
+        if int(session) == os.getsid(0):
+            for link in Path(f"/proc/{pid}/fd").glob("*"):
+                with suppress(OSError):  # closed meanwhile
+                    held.add(link.readlink())
+    return {path for path in held if path.parent == Path("/dev/shm")}
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """All processes, each with the fields behind its name in /proc/PID/stat, see proc(5): state, parent, group, session, …"""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-        except OSError:
-            continue  # ended meanwhile
-        if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
-            found.append(int(folder.name))
-    return found
+        with suppress(OSError):  # ended meanwhile
+            yield int(folder.name), (folder / "stat").read_text().rpartition(")")[2].split()
 
 
 if __name__ == "__main__":

@@ -97,6 +97,17 @@ def test_temporary_files_of_a_command_go_with_it(tmp_path: Path) -> None:
     assert not left.parent.exists()
 
 
+def test_shared_memory_a_command_forgets_goes_with_it(tmp_path: Path) -> None:
+    code = "import tempfile, time; file = tempfile.NamedTemporaryFile(dir='/dev/shm', delete=False); print(file.name, flush=True); time.sleep(600)"
+    guard = guarded(code, tmp_path / "log")
+    wait_for(tmp_path / "log", "\n")
+    left = Path((tmp_path / "log").read_text().strip())
+    assert left.exists()
+    guard.terminate()
+    guard.wait(10)
+    assert not left.exists()
+
+
 def test_an_unattended_command_outlives_who_started_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     starting = PARENT.replace("log=log)", "log=log, attended=False); print(guard.pid, flush=True)").replace("time.sleep(600)", "")
