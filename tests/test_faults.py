@@ -139,7 +139,7 @@ def test_what_fails_before_the_first_token_has_its_own_status(engine, house, str
     before = len(engine.requests)
     start = time.monotonic()
     error_of(house.ask(stream=stream), status, code)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 2
     assert len(engine.requests) == before + 1, "asked once"
     answers_again(engine, house)
 
@@ -152,7 +152,7 @@ def test_what_fails_in_the_middle_is_told_in_the_stream_and_not_tried_again(engi
     before = len(engine.requests)
     start = time.monotonic()
     frames = [line.removeprefix("data: ") for line in house.ask(stream=True).text.split("\n\n") if line]
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 2
     *chunks, error, done = frames
     text = "".join(json.loads(chunk)["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert text.startswith("Once")

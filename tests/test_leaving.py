@@ -62,7 +62,10 @@ def house(scripted: ScriptedEngine, tmp_path: Path) -> Iterator[Served]:
 def asking(served: Served, model: str = "gemma-3n", content: Any = "Hi.", **fields: Any) -> Iterator[socket.socket]:
     """A client in the middle of a chat request, that leaves at the end of the block."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": content}]} | fields).encode()
-    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as client:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that a client that does not read is felt
+        client.settimeout(5)
+        client.connect(("127.0.0.1", served.port))
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
         yield client
 
@@ -139,12 +142,14 @@ def test_a_client_that_leaves_in_the_middle_of_its_own_request_is_no_error(scrip
 
 
 def test_a_client_that_reads_nothing_delays_nobody(scripted, house):
-    scripted.script = Reply("word " * 5000)
+    scripted.incremental = True
+    scripted.script = Reply("word " * 3000)
     with asking(house, stream=True):
+        until(lambda: scripted.open == 1)
         start = time.monotonic()
         scripted.script = Reply("Hello.")
         assert house.ask().status_code == 200
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 2
 
 
 # Deadlines
@@ -162,7 +167,7 @@ def test_a_run_has_an_end_even_when_every_call_of_it_is_in_time(scripted, tmp_pa
     with serving(Settings(runtime_url=scripted.url, programs=(str(tmp_path),), run_timeout=0.4)) as served:
         start = time.monotonic()
         text = served.ask(model="gemma-3n:steps", stream=stream).text
-        assert 0.3 < time.monotonic() - start < 1
+        assert 0.3 < time.monotonic() - start < 2
     assert '"code":"run_timeout"' in text
     until(lambda: scripted.open == 0)
 
@@ -205,7 +210,7 @@ def test_an_engine_that_takes_no_connections_is_unavailable(full):
         answer = served.ask()
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
         assert answer.headers["retry-after"]
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 2
 
 
 # An engine that comes and goes
