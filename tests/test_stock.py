@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 import pytest
 import sglang as sgl
 from scripted_engine import Die, Hang, Reply, Say, ScriptedEngine
+from serving import until
 
 from gemma3n_sgl import Audio, Gemma3nEndpoint, Image, assistant, user
 from gemma3n_sgl.errors import ContextLengthExceeded, EngineError, EngineTimeout, ProgramError
@@ -115,12 +117,14 @@ TOO_LONG = Reply(fault=Say(data=b'{"error":{"message":"The input (9 tokens) is l
 def test_an_engine_error_reaches_the_caller_and_nothing_hangs(
     scripted: ScriptedEngine, endpoint: Any, function: Any, reply: Reply, error: type[Exception], batch: bool
 ):
+    look.run(pictures=[], question="x", backend=endpoint)
     scripted.script = {"part": reply, "": reply if function is not fork else Reply("fine")}
     values = {"pictures": [RED, BLUE]} | ({"question": "x"} if function is look else {})
-    start = time.monotonic()
+    threads, start = threading.active_count(), time.monotonic()
     with pytest.raises(error):
         function.run_batch([values, dict(values)], backend=endpoint) if batch else function.run(**values, backend=endpoint)
     assert time.monotonic() - start < 3
+    until(lambda: threading.active_count() <= threads)  # one more would keep Python from ending
     scripted.script = Reply("well again")
     assert look.run(pictures=[], question="x", backend=endpoint)["answer"] == "well again"
 
