@@ -15,7 +15,7 @@ UNDER_BOTH := tests/test_contract.py tests/test_stock.py tests/test_running.py t
 # What the engine's environment lacks of the client's packages; whatever else is there stays at the engine's version.
 CLIENT_ONLY := av|greenlet|hypothesis|iniconfig|pluggy|pydub|pytest|pytest-timeout|sortedcontainers|ssrfguard
 
-.PHONY: help serve test check test-engine test-newest lint engine bench lock clean distclean
+.PHONY: help serve test check test-slow test-engine test-newest lint engine bench image-check lock clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,10 +24,13 @@ serve: .venv/.run  ## serve on 127.0.0.1:PORT (8000), with an engine of its own 
 	@if [ -n "$${GEMMA3N_RUNTIME_URL:-}" ]; then exec $(BIN)/gemma3n serve --port $(PORT); fi; \
 	$(BIN)/gemma3n engine install; exec $(BIN)/gemma3n serve --port $(PORT) --with-engine --engine-port $(ENGINE_PORT)
 
-test: check test-engine test-newest  ## everything: check, then the real engine, then the newest frontend
+test: check test-slow test-engine test-newest  ## everything: check, then what takes longer, the real engine, and the newest frontend
 
-check: lint  ## a fast answer: lint, types, and the tests that need no engine
-	@$(BIN)/python -m pytest -m "not engine"
+check: lint  ## a fast answer: lint, types, and the tests that need neither an engine nor patience
+	@$(BIN)/python -m pytest -q -n 4 -m "not engine and not slow"
+
+test-slow: .venv/.dev
+	@$(BIN)/python -m pytest -n 4 -m "slow and not engine"
 
 test-engine: .venv/.dev engine
 	@$(BIN)/python -m pytest -m engine
@@ -65,6 +68,9 @@ $(EXTRAS)/.whole: requirements-dev.lock .venv/.dev | engine
 bench: .venv/.dev  ## what a relayed token and an idle server cost, without an engine
 	@$(BIN)/python bench/relay.py
 	@$(BIN)/python bench/idle.py
+
+image-check: .venv/.dev  ## lint, build and run the image for real, and ask it something (Docker, or buildah as root)
+	@tools/image_check.sh
 
 lock: .venv/.dev  ## choose the newest versions that pyproject.toml allows, for both Pythons, with their hashes
 	@$(BIN)/uv pip compile -q $(LOCKED) pyproject.toml -o requirements.lock

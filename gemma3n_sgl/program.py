@@ -119,7 +119,7 @@ class Program:
 
 def _hints(func: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(func)
+        return typing.get_type_hints(func, include_extras=True)  # so that an option keeps its limits: Annotated[int, Field(ge=1)]
     except NameError as error:
         raise ProgramError(f"{func.__name__}: the annotation {error.name!r} is not defined; import it.") from None
 
@@ -159,17 +159,17 @@ def _take(program: Program, kind: str, conversation: Conversation) -> Any:
     if kind == "text":
         texts = [turn.text for turn in conversation.turns if turn.role == "user" and turn.text]
         if not texts:
-            raise InvalidValue(f"The program {program.name!r} needs a text from the user, and the messages hold none.", param="messages")
+            raise InvalidValue(f"The program {program.name!r} needs a text, and there is none.", param="messages")
         return texts[-1]
     wanted = "picture" if kind.startswith("image") else "sound"
     found = list(conversation.only(*((Image,) if wanted == "picture" else (Audio, Recording))))
     if not found:
-        raise InvalidValue(f"The program {program.name!r} needs a {wanted}, and the messages hold none.", param="messages")
+        raise InvalidValue(f"The program {program.name!r} needs a {wanted}, and there is none.", param="messages")
     values = [_sound(kind, value) if wanted == "sound" else value for value in found]
     if kind.endswith("s"):
         return values
     if len(values) > 1:
-        raise InvalidValue(f"The program {program.name!r} takes one {wanted}, and the messages hold {len(values)}.", param="messages")
+        raise InvalidValue(f"The program {program.name!r} takes one {wanted}, and there are {len(values)}.", param="messages")
     return values[0]
 
 
@@ -177,7 +177,7 @@ def _sound(kind: str, value: Any) -> Any:
     if kind.startswith("recording"):
         return value if isinstance(value, Recording) else Recording(bytes(value), "clip")
     if isinstance(value, Recording):
-        raise InvalidValue("This program takes clips of at most 29.5 s. Send a shorter one, or use gemma-3n:audio.", param="messages")
+        raise InvalidValue("This program takes clips of at most 29.5 s. Give a shorter one, or use gemma-3n:audio.", param="messages")
     return value
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import wave
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,6 +214,20 @@ def png_of(width: int, height: int) -> str:
 HUGE = png_of(10_000, 10_000)
 MISSING = object()
 
+
+def wav_of(seconds: int) -> str:
+    """Silence, 8 kHz, 8 bit."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(8000)
+        file.writeframes(bytes([128]) * 8000 * seconds)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+TEN_MINUTES = wav_of(600)
+
 BAD: dict[str, tuple[Any, int, str | None, str]] = {
     "not JSON": (b"{", 400, None, "not valid JSON"),
     "not UTF-8": (b'{"model":"\xff"}', 400, None, "not valid JSON"),
@@ -247,6 +263,7 @@ BAD: dict[str, tuple[Any, int, str | None, str]] = {
     "a private URL": ({"messages": talk(picture("http://127.0.0.1:1/x.png"))}, 400, "messages[0].content[0]", "public"),
     "empty clip": ({"messages": talk(sound(""))}, 400, "messages[0].content[0]", "no sound"),
     "clip cut off": ({"messages": talk(sound(b64("314.wav")[:20000]))}, 400, "messages[0].content[0]", "damaged"),
+    "ten minutes of sound": ({"messages": talk(sound(TEN_MINUTES))}, 413, "messages[0].content[0]", "limit of 300 s"),
     "text called WAV": ({"messages": talk(sound("aGVsbG8="))}, 400, "messages[0].content[0]", "no sound"),
     "too many pictures": ({"messages": talk(*[picture(uri("red-circle.png"))] * 17)}, 413, "messages", "at most 16"),
     "program without its picture": ({"model": "gemma-3n:describe"}, 400, "messages", "needs a picture"),

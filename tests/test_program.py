@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import sglang as sgl
+from pydantic import Field
 
 from gemma3n_sgl import Audio, Conversation, Image, Recording, Turn
 from gemma3n_sgl.errors import InvalidValue, ProgramError
@@ -55,8 +56,8 @@ def test_lists_take_all_in_order_and_a_clip_passes_for_a_recording():
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        (("hi", CLIP), "needs a picture, and the messages hold none"),
-        (("hi", PICTURE, OTHER, CLIP), "takes one picture, and the messages hold 2"),
+        (("hi", CLIP), "needs a picture, and there is none"),
+        (("hi", PICTURE, OTHER, CLIP), "takes one picture, and there are 2"),
         (("hi", PICTURE), "needs a sound"),
         ((PICTURE, CLIP), "needs a text"),
     ],
@@ -84,6 +85,17 @@ def test_options_are_typed_and_validated(options: dict[str, object], says: str, 
     with pytest.raises(InvalidValue, match=says) as caught:
         Program.of(everything).bind(Conversation.of("hi", PICTURE, CLIP), options)
     assert caught.value.param == param
+
+
+def test_an_option_keeps_the_limits_of_its_annotation():
+    @sgl.function
+    def bounded(s, question: str, words: Annotated[int, Field(ge=1, le=9, description="how many")] = 3):
+        """Bounded."""
+
+    program = Program.of(bounded)
+    with pytest.raises(InvalidValue, match="less than or equal to 9"):
+        program.bind(Conversation.of("hi"), {"words": 99})
+    assert program.schema()["properties"]["words"]["description"] == "how many"
 
 
 def test_options_come_as_their_types_even_when_sent_as_text():

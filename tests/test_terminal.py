@@ -21,6 +21,8 @@ from serving import until
 import cli
 from gemma3n_sgl.engine import is_installed
 
+pytestmark = pytest.mark.slow
+
 PICTURE = str(Path(__file__).parent / "media" / "red-circle.png")
 COMMAND = [sys.executable, cli.__file__]
 ENGINE = Path(cli.__file__).parent / ".venv-engine"

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from gemma3n_sgl.engine.launch import HOST
 from gemma3n_sgl.errors import SettingsError
 
 _PATIENCE = 0.5
+_KEEP_LOGS = 24 * 3600.0
 _STOP_TIMEOUT = 15.0
 
 
@@ -40,6 +41,7 @@ class Record:
 @contextmanager
 def claimed(venv: Path, port: int) -> Iterator[int]:
     """Claim a port's file: a locked descriptor, for the guard to keep. SettingsError where an engine holds it."""
+    _forget_old(venv)
     descriptor = os.open(_file(venv, port), os.O_RDWR | os.O_CREAT)
     try:
         deadline = time.monotonic() + _PATIENCE
@@ -73,6 +75,15 @@ def stop(venv: Path, record: Record) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def _forget_old(venv: Path) -> None:
+    """Remove the files, and the logs, of engines that ended more than a day ago."""
+    for path in (venv / "run").glob("*.json"):
+        with suppress(FileNotFoundError):  # somebody else removes it
+            if _read(path) is None and path.stat().st_mtime < time.time() - _KEEP_LOGS:
+                path.unlink()
+                path.with_suffix(".log").unlink()
 
 
 def _file(venv: Path, port: int) -> Path:

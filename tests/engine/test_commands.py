@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 from typer.testing import CliRunner
 
 from gemma3n_sgl.engine.asking import free_port, serves
 from gemma3n_sgl.engine.commands import app
+
+pytestmark = pytest.mark.slow
 
 MakeVenv = Callable[..., Path]
 Remains = Callable[[], list[psutil.Process]]

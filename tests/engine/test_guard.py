@@ -15,6 +15,8 @@ import pytest
 
 from gemma3n_sgl.engine.spawning import spawn
 
+pytestmark = pytest.mark.slow
+
 Remains = Callable[[], list[psutil.Process]]
 
 FAMILY = """

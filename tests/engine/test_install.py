@@ -22,6 +22,8 @@ from gemma3n_sgl.engine import LocalEngine, Progress, choose, install, installin
 from gemma3n_sgl.engine.packages import Step
 from gemma3n_sgl.errors import EngineUnavailable, SettingsError
 
+pytestmark = pytest.mark.slow
+
 Remains = Callable[[], list[psutil.Process]]
 Play = Callable[..., None]
 

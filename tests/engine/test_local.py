@@ -22,6 +22,8 @@ from gemma3n_sgl.engine.asking import check_port, free_port, serves
 from gemma3n_sgl.engine.records import running, stop
 from gemma3n_sgl.errors import EngineUnavailable, SettingsError
 
+pytestmark = pytest.mark.slow
+
 MakeVenv = Callable[..., Path]
 Remains = Callable[[], list[psutil.Process]]
 
@@ -157,6 +159,19 @@ def test_a_port_where_an_engine_is_still_loading_is_taken_too(make_venv: MakeVen
         fake(venv, progress, port=port).start()
     assert first.alive()
     loading.join()
+
+
+def test_logs_are_kept_for_a_day(make_venv: MakeVenv, progress: Progress) -> None:
+    venv = make_venv()
+    with fake(venv, progress) as old, fake(venv, progress) as recent, fake(venv, progress) as still_running:
+        for engine in (old, still_running):
+            os.utime(engine.log.with_suffix(".json"), (0, 0))
+        old.stop()
+        recent.stop()
+        with fake(venv, progress):
+            assert not old.log.exists()
+            assert recent.log.exists()
+            assert {record.port for record in running(venv)} >= {still_running.port}
 
 
 def test_a_record_left_by_a_crash_deceives_nobody(make_venv: MakeVenv, progress: Progress) -> None:
