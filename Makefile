@@ -7,6 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?=
 PORT ?= 8000
 ENGINE_PORT ?= 30000
+TORCH_INDEX ?=
 BIN := .venv/bin
 ENGINE_BIN := .venv-engine/bin
 EXTRAS := build/newest-frontend
@@ -22,7 +23,7 @@ help:  ## this list
 
 serve: .venv/.run  ## serve on 127.0.0.1:PORT (8000), with an engine of its own on ENGINE_PORT (30000) unless GEMMA3N_RUNTIME_URL names one
 	@if [ -n "$${GEMMA3N_RUNTIME_URL:-}" ]; then exec $(BIN)/gemma3n serve --port $(PORT); fi; \
-	$(BIN)/gemma3n engine install; exec $(BIN)/gemma3n serve --port $(PORT) --with-engine --engine-port $(ENGINE_PORT)
+	$(BIN)/gemma3n engine install $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)); exec $(BIN)/gemma3n serve --port $(PORT) --with-engine --engine-port $(ENGINE_PORT)
 
 test: check test-slow test-engine test-newest  ## everything: check, then what takes longer, the real engine, and the newest frontend
 
@@ -57,7 +58,7 @@ lint: .venv/.dev
 	@touch $@
 
 engine: .venv/.run
-	@$(BIN)/gemma3n engine install --device cpu
+	@$(BIN)/gemma3n engine install --device cpu $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 $(EXTRAS)/.whole: requirements-dev.lock .venv/.dev | engine
 	@rm -rf $(EXTRAS)

@@ -1,4 +1,4 @@
-"""The values a program works on: pictures, sound, turns. Pure and frozen; none of them reads a file or a URL.
+"""The values a program works on: pictures, sound, turns. Pure and frozen; none of them reads a file or a URL to work with it.
 
 `Image` and `Audio` are real `bytes`, because that is what SGLang's own language carries through `run`, `fork`, `run_batch` and
 `select` unchanged. They are made from foreign bytes by `gemma3n_sgl.media` alone, so that a value is decoded and within limits
@@ -22,6 +22,7 @@ MAX_CLIP_SECONDS = 29.5
 """Longest clip an engine is given. The model hears 30 s; SGLang 0.5.6 and later die of 30.5 s."""
 
 _WAV_HEADER = 44
+_SHOWN_BYTES = 5_000_000
 
 
 class Image(bytes):
@@ -101,7 +102,13 @@ class Recording:
     max_seconds: float | None = None
 
     def _repr_html_(self) -> str:
-        return f"<b>Recording</b> {html.escape(self.name)}"
+        """A player, where the file is of a size that a notebook can hold; else its name."""
+        size = len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+        shown = f"<b>Recording</b> {html.escape(self.name)}"
+        if size > _SHOWN_BYTES:
+            return shown
+        data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        return f'{shown}<br><audio controls src="data:audio/*;base64,{base64.b64encode(data).decode()}"></audio>'
 
 
 Part = str | Image | Audio | Recording

@@ -7,6 +7,7 @@ SGLang's worker threads, which swallow exceptions; so an error is kept here and 
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -21,9 +22,10 @@ from sglang.lang.ir import SglSamplingParams
 from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
 from gemma3n_sgl.errors import EngineError, ProgramError
-from gemma3n_sgl.holdback import Holdback, neutralise
+from gemma3n_sgl.holdback import neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
-from gemma3n_sgl.transport import NONSENSE, Deadlines, EngineClient, check_finish
+from gemma3n_sgl.relay import relay
+from gemma3n_sgl.transport import NONSENSE, Deadlines, EngineClient
 
 T = TypeVar("T")
 
@@ -165,6 +167,7 @@ class Gemma3nEndpoint(RuntimeEndpoint):
         raising = sys.exc_info()[1]
         if isinstance(raising, Exception):
             self._fail(s, raising)  # the program's body failed: what is still queued need not run
+            _end_forks(s)
         s.sync()
         _, error = self._failed.pop(id(s.arguments), (None, None))
         if error is not None and error is not raising:
@@ -214,57 +217,15 @@ class CountingExecutor(StreamExecutor):
         raise TypeError(f"{type(self).__name__} does not count")
 
 
-def relay(client: EngineClient, payload: dict[str, Any], stops: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run one generation and yield (text, meta_info) as it comes; the last has `finish_reason`. Closing it ends the generation.
+def _end_forks(s: StreamExecutor) -> None:
+    """End the threads of forks that a failed body left unjoined: they would keep the process from ending.
 
-    Copes with cumulative and incremental streams. Control tokens in the text are neutralised, and it ends before the first of `stops`,
-    which must be in the payload's own `stop` too, with `no_stop_trim`.
+    SGLang keeps no list of forks; what they share with the first executor is the object that holds the run's arguments.
     """
-    stream, safe, cut = client.stream(payload), Holdback(stops), _Cut()
-    try:
-        wait(stream.open())
-        meta: dict[str, Any] = {}
-        while batch := wait(stream.next()):
-            chunk, meta = cut.news(batch)
-            if text := safe.feed(chunk):
-                yield text, meta
-        check_finish(meta)
-        yield safe.flush(), meta
-    finally:
-        stream.close()
-
-
-class _Cut:
-    """Which part of each event is new. The engine sends the text so far, or only what is new with `--incremental-streaming-output`;
-    from the second event on the number of its token ids tells which."""
-
-    def __init__(self) -> None:
-        self._incremental: bool | None = None
-        self._first = ""
-        self._tokens = 0
-        self._length = 0
-
-    def news(self, events: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-        """The new text of all `events`, and the last one's meta_info."""
-        try:
-            if self._incremental is False:
-                events = events[-1:]
-            return "".join([self._new(event) for event in events]), events[-1]["meta_info"]
-        except (KeyError, TypeError, AttributeError):
-            raise EngineError(NONSENSE) from None
-
-    def _new(self, event: dict[str, Any]) -> str:
-        text: str = event["text"]
-        if self._incremental is None and self._tokens:
-            ids = event.get("output_ids")
-            total = event["meta_info"]["completion_tokens"]
-            self._incremental = not text.startswith(self._first) if ids is None else len(ids) < total
-        if self._incremental:
-            return text
-        if not self._tokens:
-            self._first, self._tokens = text, event["meta_info"]["completion_tokens"]
-        new, self._length = text[self._length :], max(self._length, len(text))
-        return new
+    for holder in gc.get_referrers(s.arguments):
+        state = holder if isinstance(holder, dict) else vars(holder) if isinstance(holder, StreamExecutor) else {}
+        if state.get("arguments") is s.arguments and state.get("fork_start_text_pos") is not None:
+            state["queue"].put(None)
 
 
 def served_name(info: dict[str, Any]) -> str:

@@ -15,8 +15,9 @@ from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglExpr, SglExprList, SglGen, SglSamplingParams, SglSelect, SglSeparateReasoning, SglVarScopeBegin
 
 from gemma3n_sgl.bridge import spawn, wait
-from gemma3n_sgl.endpoint import CountingExecutor, Gemma3nEndpoint, relay
+from gemma3n_sgl.endpoint import CountingExecutor, Gemma3nEndpoint
 from gemma3n_sgl.errors import ProgramError
+from gemma3n_sgl.relay import relay
 
 ANSWER = "answer"
 """The variable that is a program's product; every other generated variable is a step on the way."""

@@ -80,7 +80,7 @@ class EngineClient:
         return await self._call("GET", path, None, timeout)
 
     async def post(self, path: str, body: Any) -> Any:
-        """The JSON of a POST (None where the engine answers with nothing), within the time for a first token."""
+        """The JSON of a POST (None where the engine answers with plain text or nothing), within the time for a first token."""
         return await self._call("POST", path, body, self.deadlines.first_token)
 
     async def _call(self, method: str, path: str, body: Any, timeout: float) -> Any:
@@ -95,7 +95,7 @@ class EngineClient:
             raise EngineTimeout(f"The engine did not answer within {timeout:g} s. Try again later.") from None
         except aiohttp.ClientError:
             raise EngineError(BROKEN_OFF) from None
-        return _parse(data, (dict, list)) if data.strip() else None
+        return _parse(data, (dict, list)) if response.content_type == "application/json" else None
 
     def _request(self, method: str, path: str, body: Any) -> Any:
         data = None if body is None else to_json(body)

@@ -2,12 +2,13 @@ from typing import Literal
 
 import sglang as sgl
 
-from gemma3n_sgl import Conversation, Image, assistant, offload, tiles, turns, user
+from gemma3n_sgl import Conversation, Image, assistant, offload, tiles, turns, user, written
 
 
 @sgl.function
 def vision(s, conversation: Conversation, effort: Literal["none", "low", "high"] = "low"):
     """Answer about pictures: at once, after observing and reasoning (low), or after a second look at their parts as well (high)."""
+    conversation = written(s, conversation)
     if effort == "none":
         s += turns(conversation)
     else:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "conversation", "bridge", "holdback"},
     {"settings", "engine", "transport", "program"},
-    {"media"},
+    {"media", "relay"},
     {"language"},
     {"endpoint", "hearing"},
     {"executor"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import threading
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from scripted_engine import Die, Hang, Reply, Say, ScriptedEngine
 from serving import until
 
 from gemma3n_sgl import Audio, Gemma3nEndpoint, Image, assistant, user
+from gemma3n_sgl.bridge import background
 from gemma3n_sgl.errors import ContextLengthExceeded, EngineError, EngineTimeout, ProgramError
 from gemma3n_sgl.transport import Deadlines
 
@@ -133,6 +135,23 @@ def test_an_engine_error_reaches_the_caller_and_nothing_hangs(
 def test_an_error_in_the_programs_body_reaches_the_caller_as_it_is(endpoint: Any, batch: bool):
     with pytest.raises(KeyError, match="mine"):
         body_fails.run_batch([{"pictures": []}] * 2, backend=endpoint) if batch else body_fails.run(pictures=[], backend=endpoint)
+
+
+def test_a_body_that_fails_between_fork_and_join_leaves_no_thread_that_keeps_the_process(scripted: ScriptedEngine, endpoint: Any):
+    @sgl.function
+    def leaves_forks(s):
+        s += user("hi") + assistant("ok")
+        forks = s.fork(3)
+        forks[0] += user("x") + assistant(sgl.gen("draft"))
+        raise KeyError("mine")
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyError, match="mine") as caught:
+        leaves_forks.run(backend=endpoint)
+    for thread in set(threading.enumerate()) - before - {background().thread}:
+        thread.join(2)
+        assert not thread.is_alive()
+    assert caught.tb is not None, "the program's frames are still held, as by a debugger"
 
 
 def test_sglangs_own_image_is_refused_with_the_way_to_go(scripted: ScriptedEngine, endpoint: Any):
