@@ -7,6 +7,7 @@ SGLang's worker threads, which swallow exceptions; so an error is kept here and 
 
 from __future__ import annotations
 
+import copy
 import gc
 import sys
 from collections.abc import Callable, Iterator
@@ -162,16 +163,30 @@ class Gemma3nEndpoint(RuntimeEndpoint):
 
         Where a fork is joined nothing is raised: SGLang would not end the other forks, whose threads then keep the process from ending.
         """
-        if s.fork_start_text_pos is not None:
+        if vars(s).get("ended_"):
             return
+        s.ended_ = True
+        try:
+            if s.fork_start_text_pos is None:
+                self._end_run(s)
+        finally:
+            s.use_thread = False  # else SGLang's __del__ asks after its thread, maybe from within a garbage collection, where that can deadlock
+
+    def _end_run(self, s: StreamExecutor) -> None:
         raising = sys.exc_info()[1]
-        if isinstance(raising, Exception):
-            self._fail(s, raising)  # the program's body failed: what is still queued need not run
-            _end_forks(s)
-        s.sync()
-        _, error = self._failed.pop(id(s.arguments), (None, None))
-        if error is not None and error is not raising:
-            raise error
+        try:
+            if isinstance(raising, Exception):
+                self._fail(s, raising)  # the program's body failed: what is still queued need not run
+                _end_forks(s)
+            s.sync()
+            _, error = self._failed.pop(id(s.arguments), (None, None))
+            if error is None:
+                return
+            s.error_ = copy.copy(error)  # without its traceback, whose frames hold `s`: no cycle keeps the run in memory
+            if error is not raising:
+                raise error
+        finally:
+            raising = error = None
 
     def _stock_payload(self, s: StreamExecutor, params: SglSamplingParams) -> dict[str, Any]:
         self._handle_dtype_to_regex(params)
@@ -205,7 +220,6 @@ class Gemma3nEndpoint(RuntimeEndpoint):
         return self._failed.get(id(s.arguments), (None, None))[1]
 
     def _fail(self, s: StreamExecutor, error: Exception) -> None:
-        s.error_ = error
         self._failed.setdefault(id(s.arguments), (s.arguments, error))
 
 
@@ -226,6 +240,7 @@ def _end_forks(s: StreamExecutor) -> None:
         state = holder if isinstance(holder, dict) else vars(holder) if isinstance(holder, StreamExecutor) else {}
         if state.get("arguments") is s.arguments and state.get("fork_start_text_pos") is not None:
             state["queue"].put(None)
+            state["use_thread"] = False
 
 
 def served_name(info: dict[str, Any]) -> str:
