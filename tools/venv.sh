@@ -16,7 +16,12 @@ what_is() { # one line for the message
     echo "$version"
 }
 
-if serves "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then exit; fi
+whole() { # with pip, and of the version that is asked for, if one is
+    serves "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1 &&
+        { [ -z "${2:-}" ] || [ "$(what_is "$2")" = "$(what_is "$venv/bin/python")" ]; }
+}
+
+if whole "$@"; then exit; fi
 
 for python in "${pythons[@]}"; do
     if serves "$python"; then exec "$python" -m venv --clear "$venv"; fi
