@@ -102,15 +102,19 @@ class Background:
             raise
 
 
-@cache
+_started = cache(Background)
+_starting = threading.Lock()
+
+
 def background() -> Background:
     """The background loop of this process, started at first use."""
-    return Background()
+    with _starting:  # `cache` alone would start one for each of two threads that come at once
+        return _started()
 
 
 def on_background() -> bool:
     """Whether the caller runs on the background loop."""
-    return background.cache_info().currsize > 0 and threading.current_thread() is background().thread
+    return _started.cache_info().currsize > 0 and threading.current_thread() is _started().thread
 
 
 async def _as_coroutine(awaitable: Awaitable[T]) -> T:

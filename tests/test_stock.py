@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -183,6 +185,26 @@ def test_what_the_model_wrote_is_harmless_in_the_next_step(scripted: ScriptedEng
     again.run(backend=endpoint)
     assert sent(scripted)["text"].count("<start_of_turn>") == 4
     assert sent(scripted)["text"].count("<end_of_turn>") == 3
+
+
+ALL_AT_ONCE = """
+import sys, threading
+from gemma3n_sgl.bridge import background
+sys.setswitchinterval(1e-6)
+together, seen = threading.Barrier(32), []
+def use():
+    together.wait()
+    seen.append(background())
+threads = [threading.Thread(target=use) for _ in range(32)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(set(map(id, seen))))
+"""
+
+
+def test_threads_that_come_at_once_share_one_loop():
+    counts = [subprocess.run([sys.executable, "-c", ALL_AT_ONCE], capture_output=True, text=True, timeout=30).stdout for _ in range(3)]
+    assert counts == ["1\n"] * 3
 
 
 def test_making_an_endpoint_needs_no_engine():
