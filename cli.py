@@ -19,7 +19,7 @@ from gemma3n_sgl.engine.commands import app as engine_commands
 from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.registry import MODEL, Registry
-from gemma3n_sgl.running import Sampling
+from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.terminal.flags import ProgramGroup, Work
 from gemma3n_sgl.terminal.given import STDIN, part_of, parts_of

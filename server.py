@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gemma3n_sgl import running
 from gemma3n_sgl.client import endpoint_of
 from gemma3n_sgl.endpoint import Gemma3nEndpoint, served_name
-from gemma3n_sgl.errors import EngineError, Gemma3nError, MethodNotAllowed, NotFound
+from gemma3n_sgl.errors import EngineError, Gemma3nError, InvalidValue, MethodNotAllowed, NotFound
+from gemma3n_sgl.events import Event
 from gemma3n_sgl.openai.reading import Fetch, Reader
 from gemma3n_sgl.openai.requests import ChatRequest
 from gemma3n_sgl.openai.writing import Completion, bug, error_headers, error_object, model_object
@@ -87,15 +88,18 @@ async def chat_completions(request: Request) -> Response:
     asked = ChatRequest.parse(body)
 
     async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        count = asked.n or 1
         async with aclosing(await events_of(shell, asked)) as events:
-            completion = Completion(asked.model, include_usage=asked.include_usage)
+            completion = Completion(asked.model, include_usage=asked.include_usage, logprobs=bool(asked.logprobs))
             if not asked.stream:
-                said = [event async for event in events]
-                await JSONResponse(completion.whole(said))(scope, receive, send)
+                runs: list[list[Event]] = [[] for _ in range(count)]
+                async for index, event in events:
+                    runs[index].append(event)
+                await JSONResponse(completion.whole(runs))(scope, receive, send)
                 return
             first = await anext(events)  # so that what fails before it still has its own status
             await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
-            async for frame in completion.frames(_from(first, events)):
+            async for frame in completion.frames(_from(first, events), count):
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -105,16 +109,22 @@ async def chat_completions(request: Request) -> Response:
 EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-async def events_of(shell: Shell, asked: ChatRequest) -> AsyncGenerator[running.Event]:
-    """The run that a request asks for, bound and ready."""
+async def events_of(shell: Shell, asked: ChatRequest) -> AsyncGenerator[tuple[int, Event]]:
+    """The runs that a request asks for, bound and ready: the events of each with its index."""
+    sampling, tools, count = asked.sampling(), asked.tool_options, asked.n or 1
+    if count > shell.settings.max_choices:
+        raise InvalidValue(f"`n` is at most {shell.settings.max_choices} here.", param="n")
     ours = shell.registry.models
     also = () if asked.model in ours else (await shell.engine_name(),)
     if asked.model not in (*ours, *also):
         shell.registry.named(asked.model)
-    conversation = await shell.reader.read(asked.messages)
-    program, options = shell.registry.choose(asked.model, conversation, effort=asked.effort, also=also)
+    messages, prefix = asked.open_end()
+    conversation = await shell.reader.read(messages)
+    program, options = shell.registry.choose(asked.model, conversation, effort=asked.effort, tools=tools, also=also)
     arguments = program.bind(conversation, options | asked.options_for(frozenset(program.options.model_fields)))
-    return running.stream(program, arguments, shell.endpoint, asked.sampling(), shell.budget)
+    sampling = replace(sampling, prefix=prefix)
+    streams = [running.stream(program, arguments, shell.endpoint, sampling.another(i), shell.budget) for i in range(count)]
+    return running.side_by_side(streams) if count > 1 else _only(streams[0])
 
 
 async def list_models(request: Request) -> Response:
@@ -176,7 +186,13 @@ async def tell_bug(request: Request, error: Exception) -> Response:
     return JSONResponse(error_object(told), told.status, error_headers(told))
 
 
-async def _from(first: running.Event, rest: AsyncIterator[running.Event]) -> AsyncIterator[running.Event]:
+async def _only(events: AsyncGenerator[Event]) -> AsyncGenerator[tuple[int, Event]]:
+    async with aclosing(events):
+        async for event in events:
+            yield 0, event
+
+
+async def _from(first: tuple[int, Event], rest: AsyncIterator[tuple[int, Event]]) -> AsyncIterator[tuple[int, Event]]:
     yield first
     async for event in rest:
         yield event

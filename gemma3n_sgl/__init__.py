@@ -1,16 +1,20 @@
 """SGLang programs for Gemma 3n: write one `@sgl.function`, and it is a model over HTTP, a command, and a function in a notebook."""
 
 from gemma3n_sgl.bridge import offload
+from gemma3n_sgl.calling import Tool, any_of, arguments, with_tools
 from gemma3n_sgl.client import Gemma, connect
 from gemma3n_sgl.conversation import Audio, Conversation, Image, Recording, Turn
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
+from gemma3n_sgl.events import Arguments, Call, Delta, Done, Segment, Step, Token, ToolCall, Usage
 from gemma3n_sgl.hearing import hear, written
 from gemma3n_sgl.language import assistant, audio, image, turns, user
 from gemma3n_sgl.media import open_audio, open_image, open_recording, tiles
-from gemma3n_sgl.running import Delta, Done, Sampling, Step, Usage
+from gemma3n_sgl.sampling import Sampling
 
 __all__ = [
+    "Arguments",
     "Audio",
+    "Call",
     "Conversation",
     "Delta",
     "Done",
@@ -19,9 +23,15 @@ __all__ = [
     "Image",
     "Recording",
     "Sampling",
+    "Segment",
     "Step",
+    "Token",
+    "Tool",
+    "ToolCall",
     "Turn",
     "Usage",
+    "any_of",
+    "arguments",
     "assistant",
     "audio",
     "connect",
@@ -34,5 +44,6 @@ __all__ = [
     "tiles",
     "turns",
     "user",
+    "with_tools",
     "written",
 ]

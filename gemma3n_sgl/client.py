@@ -14,8 +14,10 @@ from gemma3n_sgl import running
 from gemma3n_sgl.bridge import background
 from gemma3n_sgl.conversation import Conversation, Part
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
+from gemma3n_sgl.events import Done, Event
 from gemma3n_sgl.program import Program
-from gemma3n_sgl.running import Budget, Done, Event, Sampling
+from gemma3n_sgl.running import Budget
+from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.transport import Deadlines
 

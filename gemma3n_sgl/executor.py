@@ -6,36 +6,31 @@ Inside `bridge.spawn` the program's own expressions run in its greenlet; each fo
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from sglang.lang.interpreter import StreamExecutor
+from sglang.lang.interpreter import ProgramState, StreamExecutor
 from sglang.lang.ir import SglExpr, SglExprList, SglGen, SglSamplingParams, SglSelect, SglSeparateReasoning, SglVarScopeBegin
 
 from gemma3n_sgl.bridge import spawn, wait
+from gemma3n_sgl.calling import SglArguments
 from gemma3n_sgl.endpoint import CountingExecutor, Gemma3nEndpoint
 from gemma3n_sgl.errors import ProgramError
-from gemma3n_sgl.relay import relay
+from gemma3n_sgl.events import Segment, Token
+from gemma3n_sgl.holdback import neutralise
+from gemma3n_sgl.relay import TokenLog, relay
 
 ANSWER = "answer"
 """The variable that is a program's product; every other generated variable is a step on the way."""
 
 
-@dataclass
-class Observer:
-    """What a run tells of itself while it goes on.
+class Observer(ABC):
+    """Who follows a run: it plans each engine call and is told what comes of it."""
 
-    `plan(answers, streams, params)` makes a call's sampling parameters and stop strings from the program's own and the request's.
-    """
-
-    plan: Callable[[bool, bool, dict[str, Any]], tuple[dict[str, Any], tuple[str, ...]]]
-    delta: Callable[[str], None]
-    step: Callable[[str, str], None]
-    count: Callable[[str | None, dict[str, Any]], None]
-    begin_call: Callable[[], None]
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
         """End all that still runs, and wait until it has let go of the engine."""
@@ -43,6 +38,51 @@ class Observer:
             task.cancel()
         if self.tasks:
             await asyncio.wait(self.tasks)
+
+    @abstractmethod
+    def plan(self, params: dict[str, Any], *, product: bool, streams: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Sampling parameters and stop strings of a call, from the program's own and the request's."""
+
+    @abstractmethod
+    def begin_call(self) -> None:
+        """An engine call is about to be made."""
+
+    @abstractmethod
+    def count(self, meta: dict[str, Any], *, product: bool) -> None:
+        """An engine call was made; `meta` is its last `meta_info`."""
+
+    @abstractmethod
+    def log(self) -> TokenLog | None:
+        """What takes the log probabilities of the answer, if they were asked for."""
+
+    @abstractmethod
+    def prefix(self) -> str:
+        """How the answer begins, before the model goes on."""
+
+    @abstractmethod
+    def joining(self) -> None:
+        """The answer is not made by one call; raises where the request's demands can't be kept then."""
+
+    @abstractmethod
+    def delta(self, text: str, tokens: tuple[Token, ...] = ()) -> None: ...
+
+    @abstractmethod
+    def emit(self, text: str) -> None:
+        """A piece of an answer that is put together."""
+
+    @abstractmethod
+    def step(self, name: str, text: str) -> None: ...
+
+    @abstractmethod
+    def segment(self, segment: Segment) -> None: ...
+
+    @abstractmethod
+    def call(self, tool: str) -> None:
+        """A call of `tool` begins."""
+
+    @abstractmethod
+    def arguments(self, text: str) -> None:
+        """A piece of the arguments of the call that was begun last."""
 
 
 class Signal:
@@ -75,7 +115,10 @@ class Signal:
 
 
 class LoopExecutor(CountingExecutor):
-    """SGLang's `StreamExecutor` on an event loop. The first one executes where it is called; forks queue and work for themselves."""
+    """SGLang's `StreamExecutor` on an event loop. The first one executes where it is called; forks queue and work for themselves.
+
+    A fork's `on_delta`, where it is set, is called with every piece the fork generates.
+    """
 
     def __init__(
         self, backend: Gemma3nEndpoint, arguments: dict[str, Any], sampling: SglSamplingParams, observer: Observer, *, is_fork: bool = False
@@ -88,6 +131,7 @@ class LoopExecutor(CountingExecutor):
         self._working = False
         self._error_seen = False
         self._steps: list[tuple[str, str]] = []
+        self.on_delta: Callable[[str], None] | None = None
         self.forks: list[LoopExecutor] = []
         super().__init__(backend, arguments, sampling, None, stream=False, use_thread=False)
 
@@ -190,28 +234,51 @@ class LoopExecutor(CountingExecutor):
         params = self._resolve_sampling_params(expr.sampling_params)
         self.backend._handle_dtype_to_regex(params)
         streams = self._answers(name)
-        sampling, stops = self.observer.plan(name == ANSWER, streams, params.to_srt_kwargs())
+        tell = self._called(expr.tool.name) if isinstance(expr, SglArguments) else self.observer.delta if streams else self.on_delta
+        sampling, stops = self.observer.plan(params.to_srt_kwargs(), product=_is_product(expr), streams=streams)
+        log = self.observer.log() if streams else None
+        self.text_ += neutralise(self.observer.prefix()) if streams else ""
         self.observer.begin_call()
         begin = len(self.text_)
         meta: dict[str, Any] = {}
-        for text, so_far in relay(self.backend.client, self.backend.payload(self, sampling), stops):
+        for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log):
             meta = so_far
             self.text_ += text
-            if streams and text:
-                self.observer.delta(text)
+            if log is not None:
+                self.observer.delta(text, log.told(text))
+            elif tell is not None and text:
+                tell(text)
+        if log is not None and (tokens := log.rest(meta)):
+            self.observer.delta("", tokens)
+        self.observer.count(meta, product=_is_product(expr))
         self._made(name, self.text_[begin:], meta)
+
+    def _payload(self, sampling: dict[str, Any], log: TokenLog | None) -> dict[str, Any]:
+        data = self.backend.payload(self, sampling)
+        if log is not None:
+            data |= {"return_logprob": True, "top_logprobs_num": log.top, "return_text_in_logprobs": True}
+        return data
+
+    def _called(self, tool: str) -> Callable[[str], None]:
+        if self.is_fork:
+            raise ProgramError("A fork can't call tools: the client is told of calls in order. Call them in the program itself.")
+        self.observer.call(tool)
+        return self.observer.arguments
 
     def _execute_select(self, expr: SglSelect) -> None:
         answers = self._answers(expr.name)
+        if answers:
+            self.observer.joining()
         self.observer.begin_call()
         decision = self.backend.select(self, expr.choices, expr.temperature, expr.choices_method)
         self.text_ += decision.decision
-        self._made(expr.name, decision.decision, decision.meta_info or {}, counted=True)
+        self._made(expr.name, decision.decision, decision.meta_info or {})
         if answers:
             self.observer.delta(decision.decision)
 
     def set_var(self, name: str, value: Any) -> None:
-        self._answers(name)
+        if self._answers(name):
+            self.observer.joining()
         super().set_var(name, value)
 
     def _answers(self, name: str | None) -> bool:
@@ -222,14 +289,12 @@ class LoopExecutor(CountingExecutor):
             raise ProgramError("The program makes `answer` twice. Give the first one another name.")
         return True
 
-    def _made(self, name: str | None, value: str, meta: dict[str, Any], *, counted: bool = False) -> None:
-        if not counted:
-            self.count(name, meta)
+    def _made(self, name: str | None, value: str, meta: dict[str, Any]) -> None:
         if name is None:
             return
         self.variables[name] = value
         self.meta_info[name] = meta
-        if name != ANSWER:
+        if name != ANSWER and not name.startswith("_"):
             self._steps.append((name, value))
             if not self.is_fork:
                 self.tell_steps()
@@ -242,5 +307,22 @@ class LoopExecutor(CountingExecutor):
         self._steps.clear()
 
     def count(self, name: str | None, meta: dict[str, Any]) -> None:
-        self.observer.count(name, meta)
+        self.observer.count(meta, product=name == ANSWER)
+
+
+def _is_product(expr: SglGen) -> bool:
+    return expr.name == ANSWER or isinstance(expr, SglArguments)
+
+
+def tell_text(s: ProgramState, text: str) -> None:
+    """Send a piece of an `answer` that is put together; all pieces are the answer. Under SGLang's own executor there is nobody to tell."""
+    if isinstance(s.stream_executor, LoopExecutor) and text:
+        s.stream_executor.observer.joining()
+        s.stream_executor.observer.emit(text)
+
+
+def tell_segment(s: ProgramState, segment: Segment) -> None:
+    """Tell what was heard in a stretch of a recording."""
+    if isinstance(s.stream_executor, LoopExecutor):
+        s.stream_executor.observer.segment(segment)
 

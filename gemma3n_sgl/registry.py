@@ -6,17 +6,17 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from sglang.lang.ir import SglFunction
 
 import programs
 from gemma3n_sgl.conversation import Audio, Conversation, Image, Recording
-from gemma3n_sgl.errors import ModelNotFound, ProgramError
+from gemma3n_sgl.errors import InvalidValue, ModelNotFound, ProgramError
 from gemma3n_sgl.program import Program
 
 MODEL = "gemma-3n"
@@ -61,17 +61,27 @@ class Registry:
         return [MODEL, *(f"{MODEL}:{name}" for name in self.programs)]
 
     def choose(
-        self, model: str, conversation: Conversation, *, effort: str | None = None, also: Iterable[str] = ()
+        self,
+        model: str,
+        conversation: Conversation,
+        *,
+        effort: str | None = None,
+        tools: Mapping[str, Any] = MappingProxyType({}),
+        also: Iterable[str] = (),
     ) -> tuple[Program, dict[str, Any]]:
         """The program that `model` means for this conversation, and the options that go with it. `also` are further names of `gemma-3n`.
 
-        `gemma-3n` answers at once unless `effort` asks for more; a program named outright works at its own default.
+        `gemma-3n` answers at once unless `effort` asks for more, and calls `tools` where there are any; a program named outright works at
+        its own default, and takes tools if it has that option.
         """
         if model == MODEL or model in also:
-            program, effort = self.programs[route(conversation)], effort or "none"
+            program, effort = self.programs["tools" if tools else route(conversation)], effort or "none"
         else:
             program = self.named(model)
-        return program, {"effort": effort} if effort and "effort" in program.options.model_fields else {}
+        known = program.options.model_fields
+        if tools and "tools" not in known:
+            raise InvalidValue(f"The program {program.name!r} calls no tools. Leave them out, or ask {MODEL!r}.", param="tools")
+        return program, {"effort": effort} | dict(tools) if effort and "effort" in known else dict(tools)
 
     def named(self, model: str) -> Program:
         """The program of `gemma-3n:NAME`, or of plain NAME. Raises ModelNotFound."""

@@ -7,15 +7,18 @@ from typing import Any
 
 from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.errors import EngineError
-from gemma3n_sgl.holdback import Holdback
+from gemma3n_sgl.events import Token
+from gemma3n_sgl.holdback import ZERO_WIDTH_SPACE, Holdback
 from gemma3n_sgl.transport import NONSENSE, EngineClient, check_finish
 
 
-def relay(client: EngineClient, payload: dict[str, Any], stops: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def relay(
+    client: EngineClient, payload: dict[str, Any], stops: tuple[str, ...] = (), tokens: TokenLog | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run one generation and yield (text, meta_info) as it comes; the last has `finish_reason`. Closing it ends the generation.
 
     Copes with cumulative and incremental streams. Control tokens in the text are neutralised, and it ends before the first of `stops`,
-    which must be in the payload's own `stop` too, with `no_stop_trim`.
+    which must be in the payload's own `stop` too, with `no_stop_trim`. `tokens` takes the tokens' log probabilities.
     """
     stream, safe, cut = client.stream(payload), Holdback(stops), _Cut()
     try:
@@ -23,6 +26,8 @@ def relay(client: EngineClient, payload: dict[str, Any], stops: tuple[str, ...] 
         meta: dict[str, Any] = {}
         while batch := wait(stream.next()):
             chunk, meta = cut.news(batch)
+            if tokens is not None:
+                tokens.add(batch)
             if text := safe.feed(chunk):
                 yield text, meta
         check_finish(meta)
@@ -62,3 +67,47 @@ class _Cut:
             self._first, self._tokens = text, event["meta_info"]["completion_tokens"]
         new, self._length = text[self._length :], max(self._length, len(text))
         return new
+
+
+class TokenLog:
+    """The tokens of one generation with their log probabilities, handed out as their text is told.
+
+    `top` is how many of the likeliest are wanted beside each. The lists of an event hold all tokens so far or only the new ones,
+    as its text does; their number so far stands beside them.
+    """
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+        self._tokens: list[Token] = []
+        self._seen = self._handed = self._told = self._covered = 0
+
+    def add(self, events: list[dict[str, Any]]) -> None:
+        try:
+            for event in events:
+                meta = event["meta_info"]
+                entries, tops = meta["output_token_logprobs"], meta.get("output_top_logprobs") or []
+                new = int(meta.get("output_token_logprobs_length", len(entries))) - self._seen
+                self._seen += new
+                first = len(entries) - new
+                matched = (meta["finish_reason"] or {}).get("matched")
+                for i in range(first, len(entries)):
+                    logprob, token_id, text = entries[i]
+                    if i + 1 < len(entries) or token_id != matched:  # what ends the turn is no part of the answer
+                        top = tuple((str(t), p) for p, _, t in tops[i]) if i < len(tops) and tops[i] else ()
+                        self._tokens.append(Token(str(text), logprob, top))
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise EngineError(NONSENSE) from None
+
+    def told(self, text: str) -> tuple[Token, ...]:
+        """The tokens that begin within all text told so far, `text` being the newest of it."""
+        self._told += len(text.replace(ZERO_WIDTH_SPACE, ""))
+        begin = self._handed
+        while self._handed < len(self._tokens) and self._covered < self._told:
+            self._covered += len(self._tokens[self._handed].text.replace(ZERO_WIDTH_SPACE, ""))
+            self._handed += 1
+        return tuple(self._tokens[begin : self._handed])
+
+    def rest(self, meta: dict[str, Any]) -> tuple[Token, ...]:
+        """At the end of the generation, `meta` being its last: the tokens still left, unless a stop string cut them off."""
+        stopped = isinstance((meta.get("finish_reason") or {}).get("matched"), str)
+        return () if stopped else tuple(self._tokens[self._handed :])

@@ -1,4 +1,4 @@
-"""A program and its arguments in, events out: `Step`… `Delta`… `Done`.
+"""A program and its arguments in, events out (`gemma3n_sgl.events`), `Done` the last.
 
 `stream` and `run` are coroutines; `gemma3n_sgl.client` gives them to callers without a loop. An error of the engine, of the program's body or
 of a fork is raised here. Leaving `stream` early, or cancelling `run`, closes the run's engine streams at once.
@@ -7,9 +7,10 @@ of a fork is raised here. Leaving `stream` early, or cancelling `run`, closes th
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sglang.lang.interpreter import ProgramState
@@ -17,33 +18,13 @@ from sglang.lang.ir import SglFunction, SglSamplingParams
 
 from gemma3n_sgl.bridge import spawn
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
-from gemma3n_sgl.errors import Gemma3nError, ProgramError, RunTimeout
+from gemma3n_sgl.errors import Gemma3nError, InvalidValue, ProgramError, RunTimeout
+from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Segment, Step, Token, ToolCall, Usage
 from gemma3n_sgl.executor import ANSWER, LoopExecutor, Observer
 from gemma3n_sgl.holdback import Holdback
+from gemma3n_sgl.relay import TokenLog
+from gemma3n_sgl.sampling import Sampling
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """What a request says of sampling; None leaves it to Gemma's defaults (temperature 1.0, top_k 64, top_p 0.95, no hidden limit of length).
-
-    The first group reaches every call of a program that does not set its own; the second only the call that makes `answer`.
-    """
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
-
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-
-
-GEMMA = Sampling(temperature=1.0, top_p=0.95, top_k=64, min_p=0.0)
-"""Google's recommendation for Gemma 3n (its generation_config)."""
 
 @dataclass(frozen=True)
 class Budget:
@@ -51,53 +32,6 @@ class Budget:
 
     seconds: float = 600
     calls: int = 256
-
-
-@dataclass
-class Usage:
-    """Tokens over all engine calls of a run. `reasoning_tokens`, those of the steps, are part of `completion_tokens`."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    reasoning_tokens: int = 0
-    cached_tokens: int = 0
-    image_tokens: int = 0
-    audio_tokens: int = 0
-
-    def add(self, name: str | None, meta: dict[str, Any]) -> None:
-        for entry in fields(self):
-            if entry.name != "reasoning_tokens":
-                setattr(self, entry.name, getattr(self, entry.name) + int(meta.get(entry.name) or 0))
-        if name != ANSWER:
-            self.reasoning_tokens += int(meta.get("completion_tokens") or 0)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step on the way to the answer is complete."""
-
-    name: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of the answer."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Done:
-    """The end of a run. `finish_reason` is "stop" or "length"; `variables` are all the program made."""
-
-    answer: str
-    finish_reason: str
-    usage: Usage
-    variables: dict[str, Any] = field(default_factory=dict, repr=False)
-
-
-Event = Step | Delta | Done
 
 
 class Runnable(Protocol):
@@ -139,25 +73,53 @@ async def run(
     return await _Run(program, endpoint, sampling or Sampling(), budget or Budget(), lambda _: None).drive(arguments)
 
 
-class _Run:
+async def side_by_side(streams: Sequence[AsyncGenerator[Event]]) -> AsyncGenerator[tuple[int, Event]]:
+    """The events of several runs as they come, each with the index of its run. The first error ends them all."""
+    coming = {asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)}
+    try:
+        while coming:
+            ready, _ = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(ready, key=coming.__getitem__):
+                index = coming.pop(task)
+                try:
+                    event = task.result()
+                except StopAsyncIteration:
+                    continue
+                yield index, event
+                coming[asyncio.ensure_future(anext(streams[index]))] = index
+    finally:
+        for task in coming:
+            task.cancel()
+        if coming:
+            await asyncio.wait(coming)
+        for stream in streams:
+            await stream.aclose()
+
+
+class _Run(Observer):
     """One run of one program."""
 
     def __init__(
         self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, tell: Callable[[Event], None]
     ) -> None:
+        super().__init__()
         self._program, self._endpoint, self._budget, self._tell = program, endpoint, budget, tell
         self._sampling = sampling
         self._usage = Usage()
-        self._calls = 0
-        self._streamed = 0
+        self._engine_calls = 0
+        self._streamed = False
         self._finish_reason = "stop"
+        self._joined = Holdback(sampling.stop)
+        self._emitted: list[str] = []
+        self._segments: list[Segment] = []
+        self._tokens: list[Token] = []
+        self._called: list[tuple[Call, list[str]]] = []
 
     async def drive(self, arguments: dict[str, Any]) -> Done:
-        observer = Observer(plan=self._plan, delta=self._delta, step=self._step, count=self._count, begin_call=self._begin_call)
-        defaults = await self._defaults()
+        defaults = self._sampling.defaults(await self._endpoint.preferred_sampling())
         try:
             async with asyncio.timeout(self._budget.seconds):
-                executor = await spawn(self._body, arguments, defaults, observer)
+                executor = await spawn(self._body, arguments, defaults)
         except TimeoutError:
             raise RunTimeout(f"The program ran for {self._budget.seconds:g} s and was ended. Ask for less at once.") from None
         except Gemma3nError:
@@ -165,71 +127,99 @@ class _Run:
         except Exception as error:
             raise ProgramError(f"The program {self._program.name!r} failed with {type(error).__name__}.") from error
         finally:
-            await observer.stop()
+            await self.stop()
         return self._done(executor)
 
-    def _body(self, arguments: dict[str, Any], defaults: SglSamplingParams, observer: Observer) -> LoopExecutor:
+    def _body(self, arguments: dict[str, Any], defaults: SglSamplingParams) -> LoopExecutor:
         arguments = arguments | self._program.function.bind_arguments
-        executor = LoopExecutor(self._endpoint, arguments, defaults, observer)
+        executor = LoopExecutor(self._endpoint, arguments, defaults, self)
         self._program.function.func(ProgramState(executor), **arguments)
         executor.finish()
         return executor
 
-    async def _defaults(self) -> SglSamplingParams:
-        """The request's own values, else what the engine was told to prefer, else Gemma's."""
-        preferred = await self._endpoint.preferred_sampling()
-        chosen = {}
-        for name in ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"):
-            asked = getattr(self._sampling, name)
-            chosen[name] = asked if asked is not None else preferred.get(name, getattr(GEMMA, name))
-        given = {name: value for name, value in chosen.items() if value is not None}
-        return SglSamplingParams(
-            max_new_tokens=None, stop=[], stop_token_ids=[], logprob_start_len=None, top_logprobs_num=None, return_text_in_logprobs=None, **given
-        )
+    def plan(self, params: dict[str, Any], *, product: bool, streams: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+        return self._sampling.plan(params, product=product, streams=streams)
 
-    def _plan(self, answers: bool, streams: bool, params: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The sampling parameters of one engine call, and the strings it stops at."""
-        asked = self._sampling
-        if asked.seed is not None:
-            params["sampling_seed"] = asked.seed
-        if asked.repetition_penalty is not None:
-            params["repetition_penalty"] = asked.repetition_penalty
-        stops = (params["stop"],) if isinstance(params["stop"], str) else tuple(params["stop"] or ())
-        if streams:
-            stops += asked.stop
-        if answers:
-            limits = [limit for limit in (params["max_new_tokens"], asked.max_tokens) if limit is not None]
-            params["max_new_tokens"] = min(limits, default=None)
-        params["stop"] = list(stops)
-        params["no_stop_trim"] = bool(stops)
-        return params, stops
+    def log(self) -> TokenLog | None:
+        return None if self._sampling.top_logprobs is None else TokenLog(self._sampling.top_logprobs)
 
-    def _begin_call(self) -> None:
-        self._calls += 1
-        if self._calls > self._budget.calls:
+    def prefix(self) -> str:
+        return self._sampling.prefix
+
+    def joining(self) -> None:
+        if demand := self._sampling.demand:
+            raise InvalidValue(
+                f"The program {self._program.name!r} puts its answer together from several; that can't be held to `{demand}`. Leave it out.",
+                param=demand,
+            )
+
+    def begin_call(self) -> None:
+        self._engine_calls += 1
+        if self._engine_calls > self._budget.calls:
             raise ProgramError(f"The program {self._program.name!r} made more than {self._budget.calls} engine calls and was ended.")
 
-    def _delta(self, text: str) -> None:
-        self._streamed += 1
-        self._tell(Delta(text))
-
-    def _step(self, name: str, text: str) -> None:
-        self._tell(Step(name, text))
-
-    def _count(self, name: str | None, meta: dict[str, Any]) -> None:
-        self._usage.add(name, meta)
-        if name == ANSWER and (meta.get("finish_reason") or {}).get("type") == "length":
+    def count(self, meta: dict[str, Any], *, product: bool) -> None:
+        self._usage.add(meta, product=product)
+        if product and (meta.get("finish_reason") or {}).get("type") == "length":
             self._finish_reason = "length"
 
+    def delta(self, text: str, tokens: tuple[Token, ...] = ()) -> None:
+        self._streamed = True
+        self._tokens += tokens
+        if text or tokens:
+            self._tell(Delta(text, tokens))
+
+    def emit(self, text: str) -> None:
+        if told := self._joined.feed(text):
+            self._emitted.append(told)
+            self._tell(Delta(told))
+
+    def step(self, name: str, text: str) -> None:
+        self._tell(Step(name, text))
+
+    def segment(self, segment: Segment) -> None:
+        self._segments.append(segment)
+        self._tell(segment)
+
+    def call(self, tool: str) -> None:
+        call = Call(len(self._called), f"call_{uuid.uuid4().hex[:24]}", tool)
+        self._called.append((call, []))
+        self._tell(call)
+
+    def arguments(self, text: str) -> None:
+        call, pieces = self._called[-1]
+        pieces.append(text)
+        self._tell(Arguments(call.index, text))
+
     def _done(self, executor: LoopExecutor) -> Done:
-        if ANSWER not in executor.variables:
+        calls = tuple(ToolCall(call.id, call.name, "".join(pieces)) for call, pieces in self._called)
+        if calls and self._finish_reason == "stop":
+            self._finish_reason = "tool_calls"
+        return Done(
+            self._answer(executor.variables),
+            self._finish_reason,
+            replace(self._usage),
+            dict(executor.variables),
+            calls,
+            tuple(self._segments),
+            tuple(self._tokens),
+        )
+
+    def _answer(self, variables: dict[str, Any]) -> str:
+        if ANSWER not in variables:
+            if self._called:
+                return ""
             raise ProgramError(f"The program {self._program.name!r} ended without an `answer`.")
-        value = executor.variables[ANSWER]
+        value = variables[ANSWER]
         answer = "\n".join(map(str, value)) if isinstance(value, list) else str(value)
-        if not self._streamed:
-            answer = Holdback(self._sampling.stop).feed_all(answer)  # set, or joined from forks
-            self._tell(Delta(answer))
-        return Done(answer, self._finish_reason, replace(self._usage), dict(executor.variables))
+        if self._streamed:
+            return answer
+        if not self._emitted:
+            self.emit(answer)  # set by the program at its end
+        if rest := self._joined.flush():
+            self._emitted.append(rest)
+            self._tell(Delta(rest))
+        return "".join(self._emitted)
 
 
 class _Mailbox:
@@ -242,7 +232,9 @@ class _Mailbox:
     def put(self, event: Event) -> None:
         last = self._events[-1] if self._events else None
         if isinstance(event, Delta) and isinstance(last, Delta):
-            self._events[-1] = Delta(last.text + event.text)
+            self._events[-1] = Delta(last.text + event.text, last.tokens + event.tokens)
+        elif isinstance(event, Arguments) and isinstance(last, Arguments) and event.index == last.index:
+            self._events[-1] = Arguments(event.index, last.text + event.text)
         else:
             self._events.append(event)
         self.wake()

@@ -41,6 +41,7 @@ class Settings(BaseModel):
     first_token_timeout: Seconds = Field(120, description="time until the engine's first token, s")
     token_timeout: Seconds = Field(30, description="time between two tokens, s")
     run_timeout: Seconds = Field(600, description="time for a whole run of a program, s")
+    max_choices: Count = Field(16, description="answers to one request (`n`)")
     max_calls: Count = Field(256, description="engine calls in one run of a program")
 
     @field_validator("runtime_url")

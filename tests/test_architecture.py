@@ -13,8 +13,8 @@ import gemma3n_sgl
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "conversation", "bridge", "holdback"},
-    {"settings", "engine", "transport", "program"},
+    {"errors", "conversation", "bridge", "holdback", "events", "constraints"},
+    {"settings", "engine", "transport", "program", "sampling", "calling"},
     {"media", "relay"},
     {"language"},
     {"endpoint", "hearing"},
@@ -38,7 +38,7 @@ AT_HOME = {
     "PIL": {"media"},
     "pydub": {"media"},
     "rich": {"terminal", "engine"},
-    "sglang": {"language", "hearing", "endpoint", "executor", "running", "program", "client", "registry", "programs"},
+    "sglang": {"language", "hearing", "endpoint", "executor", "running", "program", "sampling", "calling", "client", "registry", "programs"},
     "ssrfguard": {"media"},
     "starlette": {"serving", "server", "terminal"},
     "typer": {"terminal", "engine", "cli"},

@@ -12,8 +12,10 @@ from scripted_engine import Die, Hang, Reply, ScriptedEngine
 
 from gemma3n_sgl import Conversation, Gemma3nEndpoint, Image, assistant, offload, running, user
 from gemma3n_sgl.errors import ContextLengthExceeded, EngineError, EngineTimeout, EngineUnavailable, ProgramError, RunTimeout
+from gemma3n_sgl.events import Delta, Done, Event, Step, Usage
 from gemma3n_sgl.program import Program
-from gemma3n_sgl.running import Budget, Delta, Done, Sampling, Step
+from gemma3n_sgl.running import Budget
+from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.transport import Deadlines
 
 PICTURE = Image(b"picture", width=1, height=1, media_type="image/png")
@@ -42,7 +44,7 @@ def forked(s, question: str, size: int = 4):
     s += assistant(sgl.gen("answer"))
 
 
-async def events(engine: ScriptedEngine, function: Any, question: str = "hi", **values: Any) -> list[running.Event]:
+async def events(engine: ScriptedEngine, function: Any, question: str = "hi", **values: Any) -> list[Event]:
     sampling, budget = values.pop("sampling", None), values.pop("budget", None)
     endpoint = Gemma3nEndpoint(engine.url, deadlines=values.pop("deadlines", None))
     program = Program.of(function, file_doc="A program.")
@@ -75,7 +77,7 @@ async def test_usage_is_counted_over_all_steps_and_steps_are_reasoning(scripted:
     meta = {"prompt_tokens": 10, "cached_tokens": 4, "image_tokens": 2, "audio_tokens": 1}
     scripted.script = {"answer:": Reply("one two three", meta=meta), "think:": Reply("one two", meta=meta)}
     done = (await events(scripted, two_steps))[-1]
-    assert done.usage == running.Usage(20, 7, reasoning_tokens=3, cached_tokens=8, image_tokens=4, audio_tokens=2)  # type: ignore[union-attr]
+    assert done.usage == Usage(20, 7, reasoning_tokens=3, cached_tokens=8, image_tokens=4, audio_tokens=2)  # type: ignore[union-attr]
 
 
 async def test_forks_run_side_by_side_and_their_steps_come_in_the_programs_order(scripted: ScriptedEngine):

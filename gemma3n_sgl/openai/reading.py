@@ -1,7 +1,8 @@
 """A request's messages → `Conversation`, with every picture and sound fetched, decoded and within limits.
 
 What the template can't express is mended where the meaning stays the same: system and developer messages anywhere become the system prompt,
-neighbours of one role are merged, and a talk that the assistant opens or ends gets an empty turn of the user's.
+neighbours of one role are merged, a talk that the assistant opens or ends gets an empty turn of the user's, calls of tools stand in the
+assistant's turns as the model writes them, and their results in the user's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemma3n_sgl.bridge import in_pool
+from gemma3n_sgl.calling import call_text, result_text
 from gemma3n_sgl.conversation import Conversation, Part, Turn
 from gemma3n_sgl.errors import FetchError, Gemma3nError, InvalidValue, TooLarge
 from gemma3n_sgl.media import Limits, base64_bytes, data_uri, fetch, open_image, open_sound
@@ -30,6 +32,7 @@ class Reader:
 
     async def read(self, messages: list[Message]) -> Conversation:
         """The conversation the messages hold. Errors name the part they are about as `param`."""
+        messages = _told(messages)
         parts = [_Parts(message, f"messages[{i}]") for i, message in enumerate(messages)]
         self._count(parts)
         values = await _all_or_first_error([self._values(part) for part in parts])
@@ -78,7 +81,7 @@ class _Parts:
     def __init__(self, message: Message, where: str) -> None:
         self.found: list[tuple[str, str, str]] = []
         if message.role not in ("system", "developer", "user", "assistant"):
-            roles = "system, developer, user and assistant"
+            roles = "system, developer, user, assistant and tool"
             raise InvalidValue(f"The role {message.role!r} is not supported; roles are {roles}.", param=f"{where}.role")
         content = message.content
         if isinstance(content, str):
@@ -123,6 +126,33 @@ def _string(holder: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise InvalidValue(f"`{name}` must be a string.", param=f"{where}.{name}")
     return value
+
+
+def _told(messages: list[Message]) -> list[Message]:
+    """The messages with calls of tools and their results as text."""
+    names: dict[str, str] = {}
+    told = []
+    for i, message in enumerate(messages):
+        if message.role == "assistant" and message.tool_calls:
+            names |= {call.id: call.function.name for call in message.tool_calls}
+            calls = "\n".join(call_text(call.function.name, call.function.arguments) for call in message.tool_calls)
+            said = _text_of(message, i)
+            message = Message(role="assistant", content=f"{said}\n{calls}" if said.strip() else calls)
+        elif message.role in ("tool", "function"):
+            name = names.get(message.tool_call_id or "", message.name or "")
+            message = Message(role="user", content=result_text(name, _text_of(message, i)))
+        told.append(message)
+    return told
+
+
+def _text_of(message: Message, index: int) -> str:
+    """The text of a message that holds nothing else."""
+    if not isinstance(message.content, list):
+        return message.content or ""
+    parts = [_part(part, f"messages[{index}].content[{i}]") for i, part in enumerate(message.content)]
+    if any(kind != "text" for kind, _ in parts):
+        raise InvalidValue("Pictures and sound go into user messages.", param=f"messages[{index}].content")
+    return "\n".join(text for _, text in parts)
 
 
 def _conversation(messages: list[Message], values: list[tuple[Part, ...]]) -> Conversation:

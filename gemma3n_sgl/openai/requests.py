@@ -6,27 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gemma3n_sgl.calling import Tool
+from gemma3n_sgl.constraints import ebnf, json_object, json_schema, regex
 from gemma3n_sgl.errors import InvalidValue
-from gemma3n_sgl.running import Sampling
+from gemma3n_sgl.sampling import Sampling
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 EFFORTS = {"none": "none", "minimal": "none", "low": "low", "medium": "low", "high": "high", "xhigh": "high"}
 """OpenAI's `reasoning_effort` as a program's `effort`."""
 
-HARMLESS = {"user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity", "modalities", "parallel_tool_calls"}
+HARMLESS = {"user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity", "modalities", "add_generation_prompt"}
 """Fields that never change an answer here; they are taken and not looked at."""
 
 NOTHING: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "logit_bias": ({},),
     "audio": (),
     "prediction": (),
     "web_search_options": (),
@@ -34,11 +29,73 @@ NOTHING: dict[str, tuple[Any, ...]] = {
 """Fields of OpenAI's that are not honoured, with the values of theirs that ask for nothing (as null always does)."""
 
 
+class FunctionGiven(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCallGiven(BaseModel):
+    """A call that an assistant made earlier in the talk."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    id: str = ""
+    function: FunctionGiven
+
+
+class ToolGiven(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    type: Literal["function"] = "function"
+    function: Tool
+
+
+class NamedFunction(BaseModel):
+    name: str
+
+
+class NamedTool(BaseModel):
+    """A `tool_choice` of one tool."""
+
+    type: Literal["function"] = "function"
+    function: NamedFunction
+
+
 class Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     role: str
     content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[ToolCallGiven] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class SchemaGiven(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
+
+    name: str = ""
+    schema_: Any = Field(None, alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """`text`, `json_object`, or `json_schema` with its schema (strict, whatever `strict` says)."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaGiven | None = None
+
+    def form(self, tokens: int | None) -> dict[str, str]:
+        if self.type == "json_object":
+            return json_object(tokens=tokens).params()
+        if self.type == "text":
+            return {}
+        if self.json_schema is None or self.json_schema.schema_ is None:
+            raise InvalidValue("A `response_format` of type json_schema holds a schema.", param="response_format.json_schema.schema")
+        return json_schema(self.json_schema.schema_, tokens=tokens, param="response_format.json_schema.schema").params()
 
 
 class StreamOptions(BaseModel):
@@ -65,6 +122,20 @@ class ChatRequest(BaseModel):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=16)] | None = None
+    continue_final_message: bool | None = None
+    response_format: ResponseFormat | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    tools: Annotated[list[ToolGiven], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
@@ -89,6 +160,43 @@ class ChatRequest(BaseModel):
     def effort(self) -> str | None:
         return EFFORTS[self.reasoning_effort] if self.reasoning_effort else None
 
+    def open_end(self) -> tuple[list[Message], str]:
+        """The messages, and with `continue_final_message` the last one, an assistant's, as the beginning of the answer."""
+        if not self.continue_final_message:
+            return self.messages, ""
+        last = self.messages[-1]
+        if last.role != "assistant" or not isinstance(last.content, str) or not last.content or len(self.messages) < 2:
+            raise InvalidValue("`continue_final_message` needs a last message of the assistant's that holds text.", param="continue_final_message")
+        return self.messages[:-1], last.content
+
+    @property
+    def tool_options(self) -> dict[str, Any]:
+        """The options `tools`, `tool_choice` and `parallel_tool_calls` of a program; {} where no tool may be called."""
+        choice = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else self.tool_choice
+        names = [given.function.name for given in self.tools or []]
+        if choice not in (None, "none", "auto", *(names if isinstance(self.tool_choice, NamedTool) else ["required"] if names else [])):
+            raise InvalidValue(f"`tool_choice` asks for {choice!r}, which is not among `tools`.", param="tool_choice")
+        if len(set(names)) < len(names):
+            raise InvalidValue("Two of the tools have the same name.", param="tools")
+        if not names or choice == "none":
+            return {}
+        for i, given in enumerate(self.tools or []):
+            json_schema(given.function.object_schema, param=f"tools[{i}].function.parameters")
+        tools = tuple(given.function for given in self.tools or [])
+        return {"tools": tools, "tool_choice": choice or "auto", "parallel_tool_calls": self.parallel_tool_calls is not False}
+
+    def form(self, tokens: int | None) -> dict[str, str]:
+        """What the answer must look like, in the engine's words; {} where it is free. `tokens` is its budget."""
+        asked = {"regex": self.regex, "ebnf": self.ebnf, "response_format": self.response_format}
+        given = [name for name, value in asked.items() if value not in (None, ResponseFormat(type="text"))]
+        if len(given) > 1:
+            raise InvalidValue(f"An answer can't be held to {' and '.join(f'`{name}`' for name in given)} at once. Send one.", param=given[1])
+        if self.regex is not None:
+            return regex(self.regex).params()
+        if self.ebnf is not None:
+            return ebnf(self.ebnf).params()
+        return self.response_format.form(tokens) if self.response_format else {}
+
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -102,6 +210,9 @@ class ChatRequest(BaseModel):
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if "" in stops:
             raise InvalidValue("A stop string has at least one character.", param="stop")
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidValue("`top_logprobs` needs `logprobs`: true.", param="top_logprobs")
+        max_tokens = self.max_completion_tokens or self.max_tokens
         return Sampling(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -111,8 +222,14 @@ class ChatRequest(BaseModel):
             presence_penalty=self.presence_penalty,
             repetition_penalty=self.repetition_penalty,
             seed=self.seed,
-            max_tokens=self.max_completion_tokens or self.max_tokens,
+            max_tokens=max_tokens,
             stop=stops,
+            min_tokens=self.min_tokens,
+            ignore_eos=bool(self.ignore_eos),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            logit_bias=self.logit_bias or {},
+            form=self.form(max_tokens),
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from typing import Any
 
 from pydantic_core import to_json
 
 from gemma3n_sgl.errors import Gemma3nError, ProgramError
+from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Token, ToolCall, Usage
 from gemma3n_sgl.program import Program
-from gemma3n_sgl.running import Delta, Done, Event, Step, Usage
 
 log = logging.getLogger("gemma3n")
 
@@ -21,38 +22,45 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Completion:
-    """One answer on its way out. Its id, time and model stay the same from the first chunk to the last."""
+    """One answer on its way out, of one or several choices. Its id, time and model stay the same from the first chunk to the last."""
 
-    def __init__(self, model: str, *, include_usage: bool = False) -> None:
+    def __init__(self, model: str, *, include_usage: bool = False, logprobs: bool = False) -> None:
         self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         self._include_usage = include_usage
-        self._content = self._split({"content": _HOLE})
-        self._reasoning = self._split({"reasoning_content": _HOLE})
+        self._logprobs = logprobs
+        self._frames: dict[tuple[int, str], tuple[bytes, bytes]] = {}
 
-    def whole(self, events: list[Event]) -> dict[str, Any]:
-        """A `chat.completion` from all events of a run."""
+    def whole(self, runs: list[list[Event]]) -> dict[str, Any]:
+        """A `chat.completion` from all events of each run."""
+        choices = [self._choice(index, events) for index, events in enumerate(runs)]
+        return self._head | {"object": "chat.completion", "choices": choices, "usage": usage(_used(runs))}
+
+    def _choice(self, index: int, events: list[Event]) -> dict[str, Any]:
         steps = [event for event in events if isinstance(event, Step)]
         done = events[-1]
         assert isinstance(done, Done)
-        message: dict[str, Any] = {"role": "assistant", "content": done.answer, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": None if done.calls else done.answer, "refusal": None}
         if steps:
             message["reasoning_content"] = "".join(_told(step) for step in steps)
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": done.finish_reason}
-        return self._head | {"object": "chat.completion", "choices": [choice], "usage": usage(done.usage)}
+        if done.calls:
+            message["tool_calls"] = [tool_call(call) for call in done.calls]
+        logprobs = _logprobs(done.tokens) if self._logprobs else None
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": done.finish_reason}
 
-    async def frames(self, events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
-        """The server-sent events of a stream, up to `[DONE]`. An error on the way is told in the stream, and ends it."""
-        yield _frame(self._chunk({"role": "assistant", "content": "", "refusal": None}))
+    async def frames(self, events: AsyncIterator[tuple[int, Event]], count: int = 1) -> AsyncIterator[bytes]:
+        """The server-sent events of a stream of `count` choices, up to `[DONE]`. An error on the way is told in the stream, and ends it."""
+        for index in range(count):
+            yield _frame(self._chunk({"role": "assistant", "content": "", "refusal": None}, index))
+        done: list[list[Event]] = []
         try:
-            async for event in events:
-                if isinstance(event, Delta):
-                    yield self._content[0] + to_json(event.text) + self._content[1]
-                elif isinstance(event, Step):
-                    yield self._reasoning[0] + to_json(_told(event)) + self._reasoning[1]
-                else:
-                    yield _frame(self._chunk({}, event.finish_reason))
-                    if self._include_usage:
-                        yield _frame(self._chunk({}) | {"choices": [], "usage": usage(event.usage)})
+            async for index, event in events:
+                if isinstance(event, Done):
+                    done.append([event])
+                    yield _frame(self._chunk({}, index, event.finish_reason))
+                elif frame := self._frame(index, event):
+                    yield frame
+            if self._include_usage:
+                yield _frame(self._chunk({}, 0) | {"choices": [], "usage": usage(_used(done))})
         except Gemma3nError as error:
             yield _frame(error_object(error))
         except Exception:
@@ -60,14 +68,56 @@ class Completion:
             yield _frame(error_object(bug()))
         yield DONE
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _frame(self, index: int, event: Event) -> bytes:
+        """The chunk of one event; nothing for what a chat has no words for."""
+        if isinstance(event, Delta):
+            if self._logprobs:
+                return _frame(self._chunk({"content": event.text}, index, logprobs=_logprobs(event.tokens)))
+            return self._text(index, "content", event.text)
+        if isinstance(event, Step):
+            return self._text(index, "reasoning_content", _told(event))
+        if isinstance(event, Call):
+            function = {"name": event.name, "arguments": ""}
+            return _frame(
+                self._chunk({"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}, index)
+            )
+        if isinstance(event, Arguments):
+            return _frame(self._chunk({"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}, index))
+        return b""
+
+    def _text(self, index: int, name: str, text: str) -> bytes:
+        """A chunk around its text, so that a token costs the JSON of its text alone."""
+        around = self._frames.get((index, name))
+        if around is None:
+            before, after = _frame(self._chunk({name: _HOLE}, index)).split(to_json(_HOLE))
+            around = self._frames[index, name] = before, after
+        return around[0] + to_json(text) + around[1]
+
+    def _chunk(self, delta: dict[str, Any], index: int, finish_reason: str | None = None, logprobs: Any = None) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return self._head | {"object": "chat.completion.chunk", "choices": [choice]} | ({"usage": None} if self._include_usage else {})
 
-    def _split(self, delta: dict[str, str]) -> tuple[bytes, bytes]:
-        """A chunk around the place of its text, so that a token costs the JSON of its text alone."""
-        before, after = _frame(self._chunk(delta)).split(to_json(_HOLE))
-        return before, after
+
+def tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _used(runs: list[list[Event]]) -> Usage:
+    """What several runs of one request used: what they generated in all, and the prompt once."""
+    all_ = [events[-1].usage for events in runs if isinstance(events[-1], Done)]
+    most = max(all_, key=lambda used: used.prompt_tokens, default=Usage())
+    return replace(
+        most, completion_tokens=sum(used.completion_tokens for used in all_), reasoning_tokens=sum(used.reasoning_tokens for used in all_)
+    )
+
+
+def _logprobs(tokens: Iterable[Token]) -> dict[str, Any]:
+    return {"content": [_logprob(token.text, token.logprob) | {"top_logprobs": [_logprob(*top) for top in token.top]} for token in tokens]}
+
+
+def _logprob(text: str, logprob: float | None) -> dict[str, Any]:
+    """OpenAI writes -9999.0 for "very unlikely", which is said of what the engine can't say, too."""
+    return {"token": text, "logprob": -9999.0 if logprob is None else logprob, "bytes": list(text.encode())}
 
 
 def usage(used: Usage) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import Any
 from gemma3n_sgl import running
 from gemma3n_sgl.client import endpoint_of
 from gemma3n_sgl.errors import EngineUnavailable
+from gemma3n_sgl.events import Done
 from gemma3n_sgl.program import Program
-from gemma3n_sgl.running import Budget, Done, Sampling
+from gemma3n_sgl.running import Budget
+from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.terminal.showing import show, show_json
 

@@ -13,8 +13,8 @@ from pydantic_core import to_json
 from rich.console import Console
 
 from gemma3n_sgl.errors import Gemma3nError, ProgramError, RequestError, SettingsError
+from gemma3n_sgl.events import Delta, Done, Event, Step
 from gemma3n_sgl.openai.writing import error_object, usage
-from gemma3n_sgl.running import Delta, Done, Event, Step
 
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: fine; the run failed; wrong usage or bad input; Ctrl-C."""
