@@ -31,6 +31,7 @@ def relay(
             if text := safe.feed(chunk):
                 yield text, meta
         check_finish(meta)
+        stream.release()
         yield safe.flush(), meta
     finally:
         stream.close()

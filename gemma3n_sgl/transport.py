@@ -110,6 +110,7 @@ class EngineClient:
             await stream.open()
             while events := await stream.next():
                 read |= {str(event.get("index", 0)): event for event in events}
+            stream.release()
         finally:
             stream.close()
         try:
@@ -172,14 +173,16 @@ class EngineStream:
                 return events
         return []
 
+    def release(self) -> None:
+        """Keep the connection for others, after a generation that ended well."""
+        if self._response is not None and self.done:
+            self._response.release()
+
     def close(self) -> None:
         if self._timer:
             self._timer.cancel()
         if self._response is not None:
-            if self.done:
-                self._response.release()
-            else:
-                self._response.close()
+            self._response.close()
 
     def _events(self, data: bytes) -> list[dict[str, Any]]:
         *whole, self._rest = (self._rest + data).split(_EVENT_END)
