@@ -28,7 +28,8 @@ from gemma3n_sgl.openai.writing import Completion, bug, error_headers, error_obj
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.serving.exchange import Exchange, read_body
-from gemma3n_sgl.serving.gate import Gate
+from gemma3n_sgl.serving.gate import Gate, Keys
+from gemma3n_sgl.serving.origins import Origins
 from gemma3n_sgl.settings import Settings
 
 log = logging.getLogger("gemma3n")
@@ -79,7 +80,13 @@ def create_app(settings: Settings | None = None, *, registry: Registry | None = 
         lifespan=lifespan,
     )
     app.state.shell = shell
-    return Gate(app, settings.api_keys)
+    return guarded(app, settings)
+
+
+def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """The application behind what every request passes, a page's preflight without a key."""
+    keyed = Keys(app, settings.api_keys) if settings.api_keys else app
+    return Gate(Origins(keyed, settings.cors_origins, guarded=bool(settings.api_keys)))
 
 
 async def chat_completions(request: Request) -> Response:
@@ -167,12 +174,17 @@ async def tell_error(request: Request, error: Exception) -> Response:
 
 
 async def tell_http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own 404 and 405, in OpenAI's shape."""
+    """Starlette's own 404 and 405, in OpenAI's shape; and what OPTIONS asks for."""
     assert isinstance(error, HTTPException)
+    told: Gemma3nError
     if error.status_code == 405:
-        told: Gemma3nError = MethodNotAllowed(f"{request.method} is not allowed here.")
+        allow = (error.headers or {}).get("Allow", "")
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": f"{allow}, OPTIONS"})
+        told = MethodNotAllowed(f"{request.method} is not for {request.url.path}, which takes {allow}.")
     else:
-        told = NotFound(f"There is nothing at {request.url.path}. Routes: /v1/chat/completions, /v1/models, /health.")
+        routes = ", ".join(route.path.replace(":path", "") for route in request.app.routes)
+        told = NotFound(f"There is nothing at {request.url.path}. Routes: {routes}.")
     return JSONResponse(error_object(told), told.status, dict(error.headers or {}))
 
 

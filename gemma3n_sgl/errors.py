@@ -7,6 +7,7 @@
     │   ├── FetchError                  400 media_fetch_failed           a URL that can't or may not be read
     │   ├── ContextLengthExceeded       400 context_length_exceeded
     │   ├── Unauthorized                401 invalid_api_key
+    │   ├── Forbidden                   403 forbidden                    a page in a browser that may not call
     │   ├── NotFound                    404 not_found
     │   │   └── ModelNotFound           404 model_not_found
     │   ├── MethodNotAllowed            405 method_not_allowed
@@ -72,6 +73,11 @@ class ContextLengthExceeded(RequestError):
 class Unauthorized(RequestError):
     status = 401
     code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    status = 403
+    code = "forbidden"
 
 
 class NotFound(RequestError):

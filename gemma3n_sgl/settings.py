@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_origin
 
@@ -25,6 +26,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address to serve on")
     port: int = Field(8000, ge=0, le=65535, description="port to serve on")
     api_keys: tuple[str, ...] = Field((), repr=False, description="keys clients must show; none: open to all who reach it")
+    cors_origins: tuple[str, ...] = Field(("local",), description="who may call from a browser: `local`, origins such as `https://a.example`, `*`")
     programs: tuple[str, ...] = Field((), description="folders with programs of your own")
 
     image_urls: Literal["public", "off"] = Field("public", description="whether pictures and sound may be named by URL; private addresses never")
@@ -50,6 +52,14 @@ class Settings(BaseModel):
         if not value.startswith(("http://", "https://")):
             raise ValueError("must be an http:// or https:// address, such as http://127.0.0.1:30000")
         return value.rstrip("/")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin not in ("local", "*") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/*\s]+", origin):
+                raise ValueError(f"{origin!r} is none of local, * and an origin without a path, such as https://a.example or http://localhost:3000")
+        return value
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

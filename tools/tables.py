@@ -29,7 +29,7 @@ def settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.get_default()
-        shown = f"{default:g}" if isinstance(default, float) else str(default or "")
+        shown = f"{default:g}" if isinstance(default, float) else ",".join(default) if isinstance(default, tuple) else str(default or "")
         rows.append((f"`{PREFIX}{name.upper()}`", f"`{shown}`" if shown else "", field.description))
     return _table(("variable", "default", "what it sets"), rows)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import codecs
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,21 +12,28 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gemma3n_sgl.errors import TooLarge
+from gemma3n_sgl.serving.inflating import inflated
 
 Work = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, of at most `limit` bytes; a larger one raises TooLarge, before it is read where its length is declared."""
+    """The body, inflated, of at most `limit` bytes; a larger one raises TooLarge, before it is read where its length is declared."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
+    coming = inflated(_within(limit, request.stream()), request.headers.get("content-encoding", ""))
+    body = b"".join([chunk async for chunk in _within(limit, coming)])
+    return body.removeprefix(codecs.BOM_UTF8)
+
+
+async def _within(limit: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
             raise _too_large(limit)
-    return bytes(body)
+        yield chunk
 
 
 class Exchange(Response):
