@@ -22,7 +22,7 @@ from sglang.lang.ir import SglSamplingParams
 
 from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
-from gemma3n_sgl.errors import EngineError, ProgramError
+from gemma3n_sgl.errors import EngineError, EngineUnavailable, ProgramError
 from gemma3n_sgl.holdback import neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
 from gemma3n_sgl.relay import relay
@@ -46,6 +46,7 @@ class Gemma3nEndpoint(RuntimeEndpoint):
         self.chat_template: ChatTemplate = TEMPLATE
         self.client = EngineClient(base_url, api_key, deadlines)
         self._preferred: dict[str, Any] | None = None
+        self._deterministic: bool | None = None
         self._failed: dict[int, tuple[Any, Exception]] = {}  # by the identity of a run's arguments, which its forks share
 
     # What the engine is
@@ -67,6 +68,21 @@ class Gemma3nEndpoint(RuntimeEndpoint):
             preferred = info.get("preferred_sampling_params")
             self._preferred = preferred if isinstance(preferred, dict) else {}
         return self._preferred
+
+    async def is_deterministic(self) -> bool:
+        """Whether the engine was started with `--enable-deterministic-inference`, asked once.
+
+        SGLang 0.5.23 then gives every request without a seed the same one, and dies of `min_p` (layers/sampler.py:826).
+        """
+        if self._deterministic is None:
+            try:
+                info = await self.client.get("/server_info", timeout=INFO_TIMEOUT)
+            except EngineUnavailable:
+                raise
+            except EngineError:
+                info = {}  # an older engine, where the route has another name; it has no such flag either
+            self._deterministic = isinstance(info, dict) and info.get("enable_deterministic_inference") is True
+        return self._deterministic
 
     @property
     def model_info(self) -> dict[str, Any]:

@@ -117,6 +117,10 @@ class _Run(Observer):
 
     async def drive(self, arguments: dict[str, Any]) -> Done:
         defaults = self._sampling.defaults(await self._endpoint.preferred_sampling())
+        if await self._endpoint.is_deterministic():
+            if defaults.min_p:
+                raise InvalidValue("This engine is deterministic and can't keep to `min_p`. Leave it out.", param="min_p")
+            self._sampling = self._sampling.with_a_seed()
         try:
             async with asyncio.timeout(self._budget.seconds):
                 executor = await spawn(self._body, arguments, defaults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,6 +40,10 @@ class Sampling:
     """How the answer begins; the model goes on from there, and only that is told."""
     top_logprobs: int | None = None
     """Log probabilities of the answer's tokens, with so many of the likeliest beside each; None: none at all."""
+
+    def with_a_seed(self) -> Sampling:
+        """The same with a seed in any case, drawn where none is asked for."""
+        return self if self.seed is not None else replace(self, seed=random.getrandbits(62))
 
     def another(self, index: int) -> Sampling:
         """For the `index`-th of several runs: a seed of its own, told by the first one's."""

@@ -170,7 +170,7 @@ class ScriptedEngine:
             if fault is not None:
                 await asyncio.sleep(replies[0].delay)
                 writer.write(await _happens(fault))
-            writer.write(_chunk(b"data: [DONE]\n\n") + _chunk(b""))
+            writer.write(_chunk(b"data: [DONE]\n\n") + END_OF_CHUNKS)
         else:
             answers = [[event async for event in run] for run in runs]
             if fault is not None:
@@ -194,7 +194,11 @@ def _whole(status: int, content_type: str, body: bytes) -> bytes:
 
 
 def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+END_OF_CHUNKS = b"0\r\n\r\n"
+"""Not a chunk of nothing: what comes behind it is no part of the answer, and spoils the connection for the next request."""
 
 
 @pytest.fixture

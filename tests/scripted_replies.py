@@ -99,10 +99,19 @@ async def events_of(body: dict[str, Any], prompt: Any, reply: Reply, *, incremen
             await asyncio.sleep(reply.delay)
         counted = meta | {"finish_reason": finish if i == len(tokens) else None, "completion_tokens": i}
         first = i - 1 if incremental else 0
+        if body.get("return_logprob"):
+            counted |= _logprobs(tokens[first:i], first, i, int(body.get("top_logprobs_num") or 0))
         yield {"text": "".join(tokens[first:i]), "output_ids": list(range(1000 + first, 1000 + i)), "meta_info": counted | reply.meta}
     if not tokens and not said_less:
         nothing = {"finish_reason": finish, "completion_tokens": 0}
         yield {"text": "", "output_ids": [], "meta_info": meta | nothing | reply.meta}
+
+
+def _logprobs(tokens: list[str], first: int, so_far: int, top: int) -> dict[str, Any]:
+    """What an event says of its tokens; each one's rivals are the same token in capitals, over and over."""
+    entries = [[-0.5, 1000 + first + i if token else END_OF_TURN["matched"], token] for i, token in enumerate(tokens)]
+    tops = [[[-0.5 - k, entry[1] + k, entry[2].upper() if k else entry[2]] for k in range(top)] or None for entry in entries]
+    return {"output_token_logprobs": entries, "output_top_logprobs": tops, "output_token_logprobs_length": so_far}
 
 
 async def in_turn(runs: list[AsyncIterator[dict[str, Any]]]) -> AsyncIterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ Prints one JSON object: for each stand-in what went wrong, "" where nothing did,
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import socket
 import sys
@@ -18,6 +19,8 @@ import torch
 
 KERNELS = "sgl_kernel"
 SIZES = [256, 256]
+MURMUR3 = (3768051954, 2057407384)
+"""MurmurHash3 (x86, 32 bit) of 5, 7, 3 and of 2**62 + 11, 1, 900: a seed of 64 bits and two numbers of 32, as the package mmh3 has it."""
 
 
 def intermediate_sizes() -> str:
@@ -63,6 +66,41 @@ def store() -> str:
     return "" if addresses == {"127.0.0.1"} else f"reachable at {sorted(addresses)}"
 
 
+def seeds() -> str:
+    module = importlib.import_module("sglang.srt.sampling.sampling_batch_info")
+    batch = SimpleNamespace(
+        reqs=[request(5), request(5), request(None), request(None)], device="cpu", model_config=SimpleNamespace(hf_config=SimpleNamespace())
+    )
+    info = module.SamplingBatchInfo
+    original = info.from_schedule_batch.__func__.__closure__  # upstream's own, where it is wrapped; it needs a whole engine
+    if original is None:
+        return "a seed is heeded under a flag alone" if "if enable_deterministic" in inspect.getsource(info.from_schedule_batch) else ""
+    for cell in original:
+        if callable(cell.cell_contents):
+            cell.cell_contents = lambda cls, batch, size: SimpleNamespace(sampling_seed=None)
+    first, second, third, fourth = info.from_schedule_batch(batch, 100).sampling_seed.tolist()
+    return "" if first == second == 5 and third != fourth else "seeds are lost"
+
+
+def request(seed: int | None) -> SimpleNamespace:
+    return SimpleNamespace(sampling_params=SimpleNamespace(sampling_seed=seed))
+
+
+def sampling() -> str:
+    module = importlib.import_module("sglang.srt.layers.sampler")
+    seeds, positions = torch.tensor([5, 2**62 + 11]), torch.tensor([7, 1])
+    hashed = module.murmur_hash32(seeds.to(torch.uint64), positions, torch.arange(1000))
+    if (hashed[0, 3], hashed[1, 900]) != MURMUR3:
+        return "another hash"
+    probs = torch.tensor([[0.6, 0.3, 0.1]] * 2)
+    top_ks, top_ps, min_ps = torch.tensor([3, 3]), torch.tensor([1.0, 1.0]), torch.tensor([0.9, 0.9])
+    for position in range(50):
+        drawn = module.top_k_top_p_min_p_sampling_from_probs_torch(probs.clone(), top_ks, top_ps, min_ps, True, seeds, positions + position)
+        if drawn.tolist() != [0, 0]:
+            return "min_p is lost"
+    return ""
+
+
 def imported(name: str) -> Callable[[], str]:
     def check() -> str:
         importlib.import_module(name)
@@ -77,6 +115,8 @@ CASES = {
     "torchaudio._extension.utils": imported("torchaudio"),
     "sglang.srt.configs.update_config": intermediate_sizes,
     "sglang.srt.layers.attention.torch_native_backend": queries,
+    "sglang.srt.sampling.sampling_batch_info": seeds,
+    "sglang.srt.layers.sampler": sampling,
     KERNELS: imported("sglang.kernels.ops.kvcache.cache_move"),
 }
 

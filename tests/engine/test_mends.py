@@ -23,6 +23,8 @@ CASES = {
     "torchaudio._extension.utils": "Could not load this library",
     "sglang.srt.configs.update_config": "unsupported operand type(s) for %: 'list' and 'int'",
     "sglang.srt.layers.attention.torch_native_backend": "an output of 3 dimensions",
+    "sglang.srt.sampling.sampling_batch_info": "a seed is heeded under a flag alone",
+    "sglang.srt.layers.sampler": "has no attribute 'murmur_hash32_cpu'",
     "sgl_kernel": "import of sgl_kernel halted",
 }
 """Stand-in → what goes wrong without it."""

@@ -16,6 +16,8 @@ from typing import Any
 
 Mend = Callable[[Any], None]
 
+_WORD = 0xFFFFFFFF
+
 MENDS: dict[str, Mend] = {}
 """Module name → what to do with that module once its own code has run."""
 
@@ -59,6 +61,63 @@ def flat_queries(module: Any) -> None:
         return original(self, q.reshape(-1, layer.tp_q_head_num * layer.qk_head_dim), k, v, layer, *args, **kwargs)
 
     backend.forward_extend = forward_extend
+
+
+@mend("sglang.srt.sampling.sampling_batch_info")
+def seeds_of_requests(module: Any) -> None:
+    """sglang/srt/sampling/sampling_batch_info.py:157 heeds `sampling_seed` only with --enable-deterministic-inference.
+
+    That flag refuses the one attention backend a CPU has, and gives all requests without a seed the same one. The sampler itself keeps a
+    seed wherever there is one; so each request gets its own, drawn anew where it names none.
+    """
+    info, torch = module.SamplingBatchInfo, module.torch
+    original = info.from_schedule_batch.__func__
+
+    def from_schedule_batch(cls: Any, batch: Any, vocab_size: int) -> Any:
+        made = original(cls, batch, vocab_size)
+        if made.sampling_seed is None:
+            drawn = torch.randint(2**62, (len(batch.reqs),), dtype=torch.int64).tolist()
+            asked = [request.sampling_params.sampling_seed for request in batch.reqs]
+            seeds = [random if seed is None else seed for seed, random in zip(asked, drawn, strict=True)]
+            made.sampling_seed = torch.tensor(seeds, dtype=torch.int64, device=batch.device)
+        return made
+
+    info.from_schedule_batch = classmethod(from_schedule_batch)
+
+
+@mend("sglang.srt.layers.sampler")
+def sampling_with_seeds(module: Any) -> None:
+    """sglang/srt/layers/sampler.py:958 hashes seeds in a kernel of `sgl_kernel`, and :826 asserts that no request has a seed where one has
+    `min_p`; the scheduler dies of either.
+
+    The same hash (MurmurHash3 of seed, position and column; sglang/kernels/ops/sampling/murmur_hash.py:70) is plain torch here. The assertion
+    doubts sampling from weights that do not sum to 1; but Gumbel's maximum does not depend on their sum: what `min_p` leaves out is left
+    out before.
+    """
+
+    def rotated(x: Any, bits: int) -> Any:
+        return ((x << bits) | (x >> (32 - bits))) & _WORD
+
+    def hash32(seed: Any, positions: Any, columns: Any) -> Any:
+        seed, hashed = seed.view(module.torch.int64), 0
+        for block in (seed[:, None] & _WORD, seed[:, None] >> 32 & _WORD, positions[:, None].long(), columns[None, :].long()):
+            hashed = hashed ^ (rotated(block * 0xCC9E2D51 & _WORD, 15) * 0x1B873593 & _WORD)
+            hashed = (rotated(hashed, 13) * 5 + 0xE6546B64) & _WORD
+        hashed = hashed ^ 16
+        hashed = (hashed ^ hashed >> 16) * 0x85EBCA6B & _WORD
+        hashed = (hashed ^ hashed >> 13) * 0xC2B2AE35 & _WORD
+        return hashed ^ hashed >> 16
+
+    module.murmur_hash32 = hash32
+    original = module.top_k_top_p_min_p_sampling_from_probs_torch
+
+    def sample(probs: Any, top_ks: Any, top_ps: Any, min_ps: Any, need_min_p: bool, seed: Any, *args: Any, **kwargs: Any) -> Any:
+        if need_min_p and seed is not None:
+            likeliest = probs.max(dim=-1, keepdim=True).values
+            probs, need_min_p = probs.masked_fill(probs < likeliest * min_ps.view(-1, 1), 0.0), False
+        return original(probs, top_ks, top_ps, min_ps, need_min_p, seed, *args, **kwargs)
+
+    module.top_k_top_p_min_p_sampling_from_probs_torch = sample
 
 
 @mend("torch.distributed.rendezvous")
