@@ -24,6 +24,7 @@ FLOORS = [
     {"gemma3n_sgl", "serving"},
     {"programs"},
     {"registry"},
+    {"shell"},
     {"terminal"},
     {"server"},
     {"cli"},
@@ -40,7 +41,7 @@ AT_HOME = {
     "rich": {"terminal", "engine"},
     "sglang": {"language", "hearing", "endpoint", "executor", "running", "program", "sampling", "calling", "client", "registry", "programs"},
     "ssrfguard": {"media"},
-    "starlette": {"serving", "server", "terminal"},
+    "starlette": {"serving", "shell", "server", "terminal"},
     "typer": {"terminal", "engine", "cli"},
     "uvicorn": {"terminal"},
 }

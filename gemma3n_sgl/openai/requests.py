@@ -148,12 +148,8 @@ class ChatRequest(BaseModel):
         try:
             request = cls.model_validate_json(body)
         except ValidationError as error:
-            raise _invalid(error) from None
-        for name, value in (request.model_extra or {}).items():
-            if name in HARMLESS or value is None or value in NOTHING.get(name, ()):
-                continue
-            known = "is not supported here" if name in NOTHING else "is not a field of a chat request"
-            raise InvalidValue(f"`{name}` {known}. Leave it out.", param=name)
+            raise invalid(error) from None
+        check_fields(request.model_extra or {}, "chat")
         return request
 
     @property
@@ -233,7 +229,17 @@ class ChatRequest(BaseModel):
         )
 
 
-def _invalid(error: ValidationError) -> InvalidValue:
+def check_fields(others: dict[str, Any], kind: str) -> None:
+    """Refuse by name whatever else a request holds, unless it is harmless or asks for nothing."""
+    for name, value in others.items():
+        if name in HARMLESS or value is None or value in NOTHING.get(name, ()):
+            continue
+        known = "is not supported here" if name in NOTHING else f"is not a field of a {kind} request"
+        raise InvalidValue(f"`{name}` {known}. Leave it out.", param=name)
+
+
+def invalid(error: ValidationError) -> InvalidValue:
+    """The first thing wrong with a request, with its place as `param`."""
     errors = error.errors(include_url=False, include_context=False)
     first = next((e for e in errors if not e["type"].endswith("_type") and e["loc"][:1] == errors[0]["loc"][:1]), errors[0])  # of a union
     if first["type"] == "json_invalid":

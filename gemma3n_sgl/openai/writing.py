@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 from pydantic_core import to_json
@@ -21,11 +21,18 @@ _HOLE = "\u0000"
 DONE = b"data: [DONE]\n\n"
 
 
+class Head:
+    """What all chunks of an answer have in common."""
+
+    def __init__(self, kind: str, model: str) -> None:
+        self.fields: dict[str, Any] = {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+
 class Completion:
     """One answer on its way out, of one or several choices. Its id, time and model stay the same from the first chunk to the last."""
 
     def __init__(self, model: str, *, include_usage: bool = False, logprobs: bool = False) -> None:
-        self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self._head = Head("chatcmpl", model).fields
         self._include_usage = include_usage
         self._logprobs = logprobs
         self._frames: dict[tuple[int, str], tuple[bytes, bytes]] = {}
@@ -33,7 +40,7 @@ class Completion:
     def whole(self, runs: list[list[Event]]) -> dict[str, Any]:
         """A `chat.completion` from all events of each run."""
         choices = [self._choice(index, events) for index, events in enumerate(runs)]
-        return self._head | {"object": "chat.completion", "choices": choices, "usage": usage(_used(runs))}
+        return self._head | {"object": "chat.completion", "choices": choices, "usage": usage(used(runs))}
 
     def _choice(self, index: int, events: list[Event]) -> dict[str, Any]:
         steps = [event for event in events if isinstance(event, Step)]
@@ -47,49 +54,47 @@ class Completion:
         logprobs = _logprobs(done.tokens) if self._logprobs else None
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": done.finish_reason}
 
-    async def frames(self, events: AsyncIterator[tuple[int, Event]], count: int = 1) -> AsyncIterator[bytes]:
+    async def frames(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
         """The server-sent events of a stream of `count` choices, up to `[DONE]`. An error on the way is told in the stream, and ends it."""
-        for index in range(count):
-            yield _frame(self._chunk({"role": "assistant", "content": "", "refusal": None}, index))
-        done: list[list[Event]] = []
-        try:
-            async for index, event in events:
-                if isinstance(event, Done):
-                    done.append([event])
-                    yield _frame(self._chunk({}, index, event.finish_reason))
-                elif frame := self._frame(index, event):
-                    yield frame
-            if self._include_usage:
-                yield _frame(self._chunk({}, 0) | {"choices": [], "usage": usage(_used(done))})
-        except Gemma3nError as error:
-            yield _frame(error_object(error))
-        except Exception:
-            log.exception("a stream broke off")
-            yield _frame(error_object(bug()))
+        async for piece in guarded(self._pieces(events, count)):
+            yield piece
         yield DONE
 
-    def _frame(self, index: int, event: Event) -> bytes:
+    async def _pieces(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
+        for index in range(count):
+            yield frame(self._chunk({"role": "assistant", "content": "", "refusal": None}, index))
+        done: list[list[Event]] = []
+        async for index, event in events:
+            if isinstance(event, Done):
+                done.append([event])
+                yield frame(self._chunk({}, index, event.finish_reason))
+            elif piece := self._piece(index, event):
+                yield piece
+        if self._include_usage:
+            yield frame(self._chunk({}, 0) | {"choices": [], "usage": usage(used(done))})
+
+    def _piece(self, index: int, event: Event) -> bytes:
         """The chunk of one event; nothing for what a chat has no words for."""
         if isinstance(event, Delta):
             if self._logprobs:
-                return _frame(self._chunk({"content": event.text}, index, logprobs=_logprobs(event.tokens)))
+                return frame(self._chunk({"content": event.text}, index, logprobs=_logprobs(event.tokens)))
             return self._text(index, "content", event.text)
         if isinstance(event, Step):
             return self._text(index, "reasoning_content", _told(event))
         if isinstance(event, Call):
             function = {"name": event.name, "arguments": ""}
-            return _frame(
+            return frame(
                 self._chunk({"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}, index)
             )
         if isinstance(event, Arguments):
-            return _frame(self._chunk({"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}, index))
+            return frame(self._chunk({"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}, index))
         return b""
 
     def _text(self, index: int, name: str, text: str) -> bytes:
         """A chunk around its text, so that a token costs the JSON of its text alone."""
         around = self._frames.get((index, name))
         if around is None:
-            before, after = _frame(self._chunk({name: _HOLE}, index)).split(to_json(_HOLE))
+            before, after = frame(self._chunk({name: _HOLE}, index)).split(to_json(_HOLE))
             around = self._frames[index, name] = before, after
         return around[0] + to_json(text) + around[1]
 
@@ -102,13 +107,17 @@ def tool_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _used(runs: list[list[Event]]) -> Usage:
-    """What several runs of one request used: what they generated in all, and the prompt once."""
-    all_ = [events[-1].usage for events in runs if isinstance(events[-1], Done)]
-    most = max(all_, key=lambda used: used.prompt_tokens, default=Usage())
-    return replace(
-        most, completion_tokens=sum(used.completion_tokens for used in all_), reasoning_tokens=sum(used.reasoning_tokens for used in all_)
-    )
+def used(runs: list[list[Event]], each: int = 0) -> Usage:
+    """What the runs of one request used: what they generated in all, and the prompt once for `each` runs (0: all have the same)."""
+    total = Usage()
+    for begin in range(0, len(runs), each or len(runs)):
+        spent = [events[-1].usage for events in runs[begin : begin + (each or len(runs))] if events and isinstance(events[-1], Done)]
+        prompt = max(spent, key=lambda usage: usage.prompt_tokens, default=Usage())
+        for entry in fields(Usage):
+            made = entry.name in ("completion_tokens", "reasoning_tokens")
+            more = sum(getattr(usage, entry.name) for usage in spent) if made else getattr(prompt, entry.name)
+            setattr(total, entry.name, getattr(total, entry.name) + more)
+    return total
 
 
 def _logprobs(tokens: Iterable[Token]) -> dict[str, Any]:
@@ -166,5 +175,18 @@ def _told(step: Step) -> str:
     return f"{step.name}: {step.text.strip()}\n\n"
 
 
-def _frame(value: dict[str, Any]) -> bytes:
+def frame(value: dict[str, Any]) -> bytes:
+    """A server-sent event."""
     return b"data: " + to_json(value) + b"\n\n"
+
+
+async def guarded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces of a stream; an error on the way is told in it, and ends it."""
+    try:
+        async for piece in pieces:
+            yield piece
+    except Gemma3nError as error:
+        yield frame(error_object(error))
+    except Exception:
+        log.exception("a stream broke off")
+        yield frame(error_object(bug()))

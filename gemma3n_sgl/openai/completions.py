@@ -1,0 +1,116 @@
+"""`/v1/completions`, for clients from before chat: a prompt is a user's turn, and the answer its completion."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.events import Delta, Done, Event, Token
+from gemma3n_sgl.openai.requests import ChatRequest, Message, check_fields, invalid
+from gemma3n_sgl.openai.writing import DONE, Head, frame, guarded, usage, used
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's own default for this route."""
+
+_CHAT_ALONE = ("messages", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs", "max_completion_tokens", "continue_final_message")
+
+
+class CompletionRequest(ChatRequest):
+    """One request to `/v1/completions`: what a chat request holds, but for its messages, and a `prompt`."""
+
+    messages: list[Message] = Field(default_factory=list, exclude=True)
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=16)] = Field("", description="one text, or up to 16")
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None  # type: ignore[assignment]  # a number here, a bool in a chat
+    echo: bool | None = None
+    best_of: int | None = None
+    suffix: str | None = None
+
+    @classmethod
+    def parse(cls, body: bytes) -> CompletionRequest:
+        try:
+            request = cls.model_validate_json(body)
+        except ValidationError as error:
+            raise invalid(error) from None
+        check_fields(request.model_extra or {}, "completion")
+        for name in _CHAT_ALONE:
+            if name in request.model_fields_set and getattr(request, name) is not None:
+                raise InvalidValue(f"`{name}` is not a field of a completion request. Use /v1/chat/completions.", param=name)
+        if request.suffix:
+            raise InvalidValue("`suffix` is not supported: Gemma 3n does not fill in. Leave it out.", param="suffix")
+        if request.best_of not in (None, request.n or 1):
+            raise InvalidValue("`best_of` is not supported beyond `n`. Leave it out.", param="best_of")
+        if "" in request.prompts:
+            raise InvalidValue("`prompt` holds text; this one is empty.", param="prompt")
+        return request
+
+    @property
+    def prompts(self) -> list[str]:
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    def chats(self) -> list[ChatRequest]:
+        """The chat request that each prompt amounts to."""
+        fields = {name: getattr(self, name) for name in ChatRequest.model_fields if name not in ("messages", "logprobs")}
+        fields["max_tokens"] = self.max_tokens if self.max_tokens is not None else DEFAULT_MAX_TOKENS
+        if self.logprobs is not None:
+            fields |= {"logprobs": True, "top_logprobs": self.logprobs}
+        return [ChatRequest.model_construct(**fields, messages=[Message(role="user", content=prompt)]) for prompt in self.prompts]
+
+
+class TextCompletion:
+    """One answer of `/v1/completions` on its way out."""
+
+    def __init__(self, asked: CompletionRequest) -> None:
+        self._head = Head("cmpl", asked.model).fields | {"object": "text_completion"}
+        self._each = asked.n or 1
+        self._echoed = [prompt if asked.echo else "" for prompt in asked.prompts]
+        self._logprobs = asked.logprobs is not None
+        self._include_usage = asked.include_usage
+
+    def whole(self, runs: list[list[Event]]) -> dict[str, Any]:
+        choices = []
+        for index, events in enumerate(runs):
+            done = events[-1]
+            assert isinstance(done, Done)
+            text = self._echoed[index // self._each] + done.answer
+            choices.append(self._choice(index, text, done.tokens, done.finish_reason))
+        return self._head | {"choices": choices, "usage": usage(used(runs, each=self._each))}
+
+    async def frames(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
+        async for piece in guarded(self._pieces(events, count)):
+            yield piece
+        yield DONE
+
+    async def _pieces(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
+        none = {"usage": None} if self._include_usage else {}
+        for index in range(count):
+            if echoed := self._echoed[index // self._each]:
+                yield frame(self._head | {"choices": [self._choice(index, echoed, (), None)]} | none)
+        runs: list[list[Event]] = [[] for _ in range(count)]
+        async for index, event in events:
+            if isinstance(event, Delta):
+                yield frame(self._head | {"choices": [self._choice(index, event.text, event.tokens, None)]} | none)
+            elif isinstance(event, Done):
+                runs[index].append(event)
+                yield frame(self._head | {"choices": [self._choice(index, "", (), event.finish_reason)]} | none)
+        if self._include_usage:
+            yield frame(self._head | {"choices": [], "usage": usage(used(runs, each=self._each))})
+
+    def _choice(self, index: int, text: str, tokens: tuple[Token, ...], finish_reason: str | None) -> dict[str, Any]:
+        logprobs = _logprobs(tokens) if self._logprobs else None
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def _logprobs(tokens: tuple[Token, ...]) -> dict[str, Any]:
+    offsets, at = [], 0
+    for token in tokens:
+        offsets.append(at)
+        at += len(token.text)
+    return {
+        "tokens": [token.text for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [dict(token.top) for token in tokens],
+        "text_offset": offsets,
+    }

@@ -1,0 +1,101 @@
+"""What the routes share: the runs a request asks for, and the way of what they say to the client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from gemma3n_sgl import running
+from gemma3n_sgl.endpoint import Gemma3nEndpoint, served_name
+from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.events import Event
+from gemma3n_sgl.openai.reading import Reader
+from gemma3n_sgl.openai.requests import ChatRequest
+from gemma3n_sgl.registry import Registry
+from gemma3n_sgl.running import Budget
+from gemma3n_sgl.serving.exchange import Exchange
+from gemma3n_sgl.settings import Settings
+
+EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+Numbered = tuple[int, Event]
+
+
+class Writer(Protocol):
+    """Makes OpenAI's objects of what runs say."""
+
+    def whole(self, runs: list[list[Event]]) -> dict[str, Any]:
+        """The answer from all events of each run."""
+
+    def frames(self, events: AsyncIterator[Numbered], count: int) -> AsyncIterator[bytes]:
+        """The server-sent events of a stream, from the events of `count` runs, each with the index of its run."""
+
+
+@dataclass
+class Shell:
+    settings: Settings
+    endpoint: Gemma3nEndpoint
+    registry: Registry
+    reader: Reader
+    started: int
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(self.settings.run_timeout, self.settings.max_calls)
+
+    async def engine_name(self) -> str:
+        """The engine's own model name, which is another name of `gemma-3n`; "" where it has none."""
+        return served_name(await self.endpoint.describe())
+
+    async def runs(self, asked: ChatRequest) -> list[AsyncGenerator[Event]]:
+        """The runs that a request asks for, bound and ready: `n` of them."""
+        sampling, tools, count = asked.sampling(), asked.tool_options, asked.n or 1
+        if count > self.settings.max_choices:
+            raise InvalidValue(f"`n` is at most {self.settings.max_choices} here.", param="n")
+        ours = self.registry.models
+        also = () if asked.model in ours else (await self.engine_name(),)
+        if asked.model not in (*ours, *also):
+            self.registry.named(asked.model)
+        messages, prefix = asked.open_end()
+        conversation = await self.reader.read(messages)
+        program, options = self.registry.choose(asked.model, conversation, effort=asked.effort, tools=tools, also=also)
+        arguments = program.bind(conversation, options | asked.options_for(frozenset(program.options.model_fields)))
+        sampling = replace(sampling, prefix=prefix)
+        return [running.stream(program, arguments, self.endpoint, sampling.another(i), self.budget) for i in range(count)]
+
+    def answer(self, requests: Sequence[ChatRequest], writer: Writer, *, stream: bool) -> Exchange:
+        """The response to `requests`, whose runs are numbered on; all ends when the client leaves."""
+
+        async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            runs = [run for asked in requests for run in await self.runs(asked)]
+            async with aclosing(running.side_by_side(runs) if len(runs) > 1 else _only(runs[0])) as events:
+                if not stream:
+                    said: list[list[Event]] = [[] for _ in runs]
+                    async for index, event in events:
+                        said[index].append(event)
+                    await JSONResponse(writer.whole(said))(scope, receive, send)
+                    return
+                first = await anext(events)  # so that what fails before it still has its own status
+                await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+                async for frame in writer.frames(_from(first, events), len(runs)):
+                    await send({"type": "http.response.body", "body": frame, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        return Exchange(work)
+
+
+async def _only(events: AsyncGenerator[Event]) -> AsyncGenerator[Numbered]:
+    async with aclosing(events):
+        async for event in events:
+            yield 0, event
+
+
+async def _from(first: Numbered, rest: AsyncIterator[Numbered]) -> AsyncIterator[Numbered]:
+    yield first
+    async for event in rest:
+        yield event
