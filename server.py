@@ -21,6 +21,8 @@ from gemma3n_sgl.errors import EngineError, Gemma3nError, MethodNotAllowed, NotF
 from gemma3n_sgl.openai.completions import CompletionRequest, TextCompletion
 from gemma3n_sgl.openai.reading import Fetch, Reader
 from gemma3n_sgl.openai.requests import ChatRequest
+from gemma3n_sgl.openai.responding import Responding
+from gemma3n_sgl.openai.responses import ResponsesRequest
 from gemma3n_sgl.openai.writing import Completion, bug, error_headers, error_object, model_object
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.serving.exchange import read_body
@@ -50,6 +52,7 @@ def create_app(settings: Settings | None = None, *, registry: Registry | None = 
         routes=[
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/responses", responses, methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{model:path}", show_model),
             Route("/health", health),
@@ -79,6 +82,12 @@ async def completions(request: Request) -> Response:
     shell: Shell = request.app.state.shell
     asked = CompletionRequest.parse(await body_of(request))
     return shell.answer(asked.chats(), TextCompletion(asked), stream=bool(asked.stream))
+
+
+async def responses(request: Request) -> Response:
+    shell: Shell = request.app.state.shell
+    asked = ResponsesRequest.parse(await body_of(request))
+    return shell.answer([asked.chat()], Responding(asked), stream=bool(asked.stream))
 
 
 async def body_of(request: Request) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -21,8 +22,9 @@ from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
 from gemma3n_sgl.bridge import wait
+from gemma3n_sgl.forms import Constraint, json_schema
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
-from gemma3n_sgl.errors import EngineError, EngineUnavailable, ProgramError
+from gemma3n_sgl.errors import EngineError, EngineUnavailable, InvalidValue, ProgramError
 from gemma3n_sgl.holdback import neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
 from gemma3n_sgl.relay import relay
@@ -105,6 +107,8 @@ class Gemma3nEndpoint(RuntimeEndpoint):
 
     def payload(self, s: StreamExecutor, sampling: dict[str, Any]) -> dict[str, Any]:
         """The body of one `/generate` call for the prompt that `s` holds."""
+        if schema := sampling.pop("json_schema", None):
+            sampling |= _bounded(schema, sampling.get("max_new_tokens")).params()
         data: dict[str, Any] = {"text": s.text_, "sampling_params": sampling}
         self._add_images(s, data)
         return data
@@ -263,6 +267,16 @@ def served_name(info: dict[str, Any]) -> str:
     """The engine's model name from its `model_info`, "" where it was given none: without one the engine would publish a path."""
     name = info.get("served_model_name") or ""
     return "" if name == info.get("model_path") else str(name)
+
+
+def _bounded(schema: str, tokens: int | None) -> Constraint:
+    """A program's own JSON schema as a grammar in which every answer ends."""
+    try:
+        return json_schema(json.loads(schema), tokens=tokens)
+    except ValueError:
+        raise ProgramError("The program's `json_schema` is not JSON. Give it the schema as JSON text.") from None
+    except InvalidValue as error:
+        raise ProgramError(error.message) from None
 
 
 def _of_one_length(clips: list[Audio]) -> list[Audio]:

@@ -35,7 +35,7 @@ class Sampling:
     stop_token_ids: tuple[int, ...] = ()
     logit_bias: Mapping[str, float] = field(default_factory=dict)
     form: Mapping[str, str] = field(default_factory=dict)
-    """What the answer must look like, in the engine's words: `ebnf`, `regex` or `json_schema` and its text."""
+    """What the answer must look like, in the engine's words (`Constraint.params()`)."""
     prefix: str = ""
     """How the answer begins; the model goes on from there, and only that is told."""
     top_logprobs: int | None = None

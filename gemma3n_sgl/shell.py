@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from gemma3n_sgl import running
 from gemma3n_sgl.endpoint import Gemma3nEndpoint, served_name
-from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.errors import InvalidValue, RequestError
 from gemma3n_sgl.events import Event
 from gemma3n_sgl.openai.reading import Reader
 from gemma3n_sgl.openai.requests import ChatRequest
@@ -34,6 +34,9 @@ class Writer(Protocol):
 
     def frames(self, events: AsyncIterator[Numbered], count: int) -> AsyncIterator[bytes]:
         """The server-sent events of a stream, from the events of `count` runs, each with the index of its run."""
+
+    def field(self, name: str) -> str:
+        """What a field of the chat request, to which the client's amounts, is called in the client's own."""
 
 
 @dataclass
@@ -72,7 +75,11 @@ class Shell:
         """The response to `requests`, whose runs are numbered on; all ends when the client leaves."""
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
-            runs = [run for asked in requests for run in await self.runs(asked)]
+            try:
+                runs = [run for asked in requests for run in await self.runs(asked)]
+            except RequestError as error:
+                error.param = writer.field(error.param) if error.param else None
+                raise
             async with aclosing(running.side_by_side(runs) if len(runs) > 1 else _only(runs[0])) as events:
                 if not stream:
                     said: list[list[Event]] = [[] for _ in runs]

@@ -13,8 +13,8 @@ import gemma3n_sgl
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "conversation", "bridge", "holdback", "events", "constraints"},
-    {"settings", "engine", "transport", "program", "sampling", "calling"},
+    {"errors", "conversation", "bridge", "holdback", "events"},
+    {"settings", "engine", "transport", "program", "sampling", "calling", "forms"},
     {"media", "relay"},
     {"language"},
     {"endpoint", "hearing"},

@@ -53,7 +53,8 @@ def test_a_stream_says_what_a_whole_answer_says(ask: Any):
     chunks = list(ask(logprobs=1, echo=True, stream=True, stream_options={"include_usage": True}))
     said = [chunk.choices[0] for chunk in chunks if chunk.choices]
     assert "".join(choice.text for choice in said) == whole.choices[0].text == "Onceone two three"
-    assert sum([choice.logprobs.tokens for choice in said if choice.logprobs], []) == whole.choices[0].logprobs.tokens == ["one", " two", " three"]
+    streamed = [token for choice in said if choice.logprobs for token in choice.logprobs.tokens]
+    assert streamed == whole.choices[0].logprobs.tokens == ["one", " two", " three"]
     assert said[-1].finish_reason == "stop" and chunks[-1].usage == whole.usage
     assert len({chunk.id for chunk in chunks}) == 1
 

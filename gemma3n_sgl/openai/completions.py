@@ -69,6 +69,9 @@ class TextCompletion:
         self._logprobs = asked.logprobs is not None
         self._include_usage = asked.include_usage
 
+    def field(self, name: str) -> str:
+        return "prompt" if name.startswith("messages") else name
+
     def whole(self, runs: list[list[Event]]) -> dict[str, Any]:
         choices = []
         for index, events in enumerate(runs):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gemma3n_sgl.calling import Tool
-from gemma3n_sgl.constraints import ebnf, json_object, json_schema, regex
+from gemma3n_sgl.forms import ebnf, json_object, json_schema, regex
 from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.sampling import Sampling
 
@@ -16,7 +16,17 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 EFFORTS = {"none": "none", "minimal": "none", "low": "low", "medium": "low", "high": "high", "xhigh": "high"}
 """OpenAI's `reasoning_effort` as a program's `effort`."""
 
-HARMLESS = {"user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity", "modalities", "add_generation_prompt"}
+HARMLESS = {
+    "user",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "verbosity",
+    "modalities",
+    "add_generation_prompt",
+}
 """Fields that never change an answer here; they are taken and not looked at."""
 
 NOTHING: dict[str, tuple[Any, ...]] = {

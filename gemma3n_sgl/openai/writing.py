@@ -37,6 +37,9 @@ class Completion:
         self._logprobs = logprobs
         self._frames: dict[tuple[int, str], tuple[bytes, bytes]] = {}
 
+    def field(self, name: str) -> str:
+        return name
+
     def whole(self, runs: list[list[Event]]) -> dict[str, Any]:
         """A `chat.completion` from all events of each run."""
         choices = [self._choice(index, events) for index, events in enumerate(runs)]
@@ -48,7 +51,7 @@ class Completion:
         assert isinstance(done, Done)
         message: dict[str, Any] = {"role": "assistant", "content": None if done.calls else done.answer, "refusal": None}
         if steps:
-            message["reasoning_content"] = "".join(_told(step) for step in steps)
+            message["reasoning_content"] = "".join(told_step(step) for step in steps)
         if done.calls:
             message["tool_calls"] = [tool_call(call) for call in done.calls]
         logprobs = _logprobs(done.tokens) if self._logprobs else None
@@ -80,7 +83,7 @@ class Completion:
                 return frame(self._chunk({"content": event.text}, index, logprobs=_logprobs(event.tokens)))
             return self._text(index, "content", event.text)
         if isinstance(event, Step):
-            return self._text(index, "reasoning_content", _told(event))
+            return self._text(index, "reasoning_content", told_step(event))
         if isinstance(event, Call):
             function = {"name": event.name, "arguments": ""}
             return frame(
@@ -121,7 +124,8 @@ def used(runs: list[list[Event]], each: int = 0) -> Usage:
 
 
 def _logprobs(tokens: Iterable[Token]) -> dict[str, Any]:
-    return {"content": [_logprob(token.text, token.logprob) | {"top_logprobs": [_logprob(*top) for top in token.top]} for token in tokens]}
+    content = [_logprob(token.text, token.logprob) | {"top_logprobs": [_logprob(*top) for top in token.top]} for token in tokens]
+    return {"content": content, "refusal": None}
 
 
 def _logprob(text: str, logprob: float | None) -> dict[str, Any]:
@@ -171,7 +175,8 @@ def bug() -> ProgramError:
     return ProgramError("Something in the server went wrong. The request id leads to it in the server's log.")
 
 
-def _told(step: Step) -> str:
+def told_step(step: Step) -> str:
+    """A step as a client reads it."""
     return f"{step.name}: {step.text.strip()}\n\n"
 
 

@@ -1,0 +1,157 @@
+"""`/v1/responses`, the stateless part of it: a request as the chat request that it amounts to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.openai.requests import ChatRequest, check_fields, invalid
+
+_STATE = ("previous_response_id", "conversation", "background", "prompt", "max_tool_calls", "context_management")
+"""What needs a server that remembers."""
+
+_CONTENT = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+
+
+class ResponsesRequest(BaseModel):
+    """One request to `/v1/responses`; what it says of sampling means what it means in a chat."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    model: str
+    input: str | Annotated[list[dict[str, Any]], Field(min_length=1)]
+    instructions: str | None = None
+    stream: bool | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    metadata: dict[str, Any] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    include: list[str] | None = None
+    program_options: dict[str, Any] | None = None
+    seed: int | None = None
+
+    @classmethod
+    def parse(cls, body: bytes) -> ResponsesRequest:
+        """A request from its JSON. Raises InvalidValue with the field as `param`."""
+        try:
+            request = cls.model_validate_json(body)
+        except ValidationError as error:
+            raise invalid(error) from None
+        others = dict(request.model_extra or {})
+        for name in _STATE:
+            if others.pop(name, None):
+                raise InvalidValue(f"`{name}` is not supported: this server keeps no state. Send the whole conversation as `input`.", param=name)
+        check_fields({name: value for name, value in others.items() if name not in ("stream_options", "top_logprobs")}, "responses")
+        return request
+
+    def chat(self) -> ChatRequest:
+        """The chat request that this amounts to. Raises InvalidValue with this request's field as `param`."""
+        fields: dict[str, Any] = {
+            "model": self.model,
+            "messages": self._messages(),
+            "max_tokens": self.max_output_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            "metadata": self.metadata,
+            "program_options": self.program_options,
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "tools": [_tool(tool, f"tools[{i}]") for i, tool in enumerate(self.tools or [])] or None,
+            "tool_choice": _choice(self.tool_choice),
+            "response_format": _format((self.text or {}).get("format")),
+            "reasoning_effort": (self.reasoning or {}).get("effort"),
+        }
+        try:
+            return ChatRequest.model_validate({name: value for name, value in fields.items() if value is not None})
+        except ValidationError as error:
+            told = invalid(error)
+            told.param = our_field(told.param) if told.param else None
+            raise told from None
+
+    def _messages(self) -> list[dict[str, Any]]:
+        system = [{"role": "system", "content": self.instructions}] if self.instructions else []
+        if isinstance(self.input, str):
+            return [*system, {"role": "user", "content": self.input}]
+        messages: list[dict[str, Any]] = []
+        for i, item in enumerate(self.input):
+            message = _message(item, f"input[{i}]")
+            if message is None:
+                continue
+            if messages and "tool_calls" in message and "tool_calls" in messages[-1]:
+                messages[-1]["tool_calls"] += message["tool_calls"]
+            else:
+                messages.append(message)
+        if not messages:
+            raise InvalidValue("`input` holds no message.", param="input")
+        return [*system, *messages]
+
+
+def our_field(name: str) -> str:
+    """What a field of the chat request is called here."""
+    for theirs, ours in (("messages", "input"), ("response_format.json_schema", "text.format"), ("response_format", "text.format")):
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return {"max_tokens": "max_output_tokens", "reasoning_effort": "reasoning.effort"}.get(name, name)
+
+
+def _message(item: dict[str, Any], where: str) -> dict[str, Any] | None:
+    """One item of the input as a chat's message; None for what says nothing to the model."""
+    kind = item.get("type", "message")
+    if kind == "message":
+        content = item.get("content")
+        if isinstance(content, list):
+            content = [_part(part, f"{where}.content[{i}]") for i, part in enumerate(content)]
+        return {"role": item.get("role", "user"), "content": content}
+    if kind == "function_call":
+        function = {"name": item.get("name"), "arguments": item.get("arguments", "{}")}
+        return {"role": "assistant", "content": None, "tool_calls": [{"id": item.get("call_id", ""), "function": function}]}
+    if kind == "function_call_output":
+        output = item.get("output")
+        if isinstance(output, list):
+            output = [_part(part, f"{where}.output[{i}]") for i, part in enumerate(output)]
+        return {"role": "tool", "tool_call_id": item.get("call_id", ""), "content": output}
+    if kind == "reasoning":
+        return None
+    raise InvalidValue(
+        f"Input of type {kind!r} is not supported; send message, function_call and function_call_output items.", param=f"{where}.type"
+    )
+
+
+def _part(part: Any, where: str) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in _CONTENT:
+        name = _CONTENT[kind]
+        return {"type": name, name: part.get(name)}
+    if kind == "input_image":
+        if part.get("file_id"):
+            raise InvalidValue("Pictures by `file_id` are not supported. Send `image_url`, a data URI or a URL.", param=f"{where}.file_id")
+        return {"type": "image_url", "image_url": part.get("image_url")}
+    if kind in ("input_audio", "image_url", "audio_url"):
+        return dict(part)
+    raise InvalidValue(f"Content of type {kind!r} is not supported; send input_text, input_image or input_audio.", param=f"{where}.type")
+
+
+def _tool(tool: dict[str, Any], where: str) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        raise InvalidValue(f"Tools of type {tool.get('type')!r} are not supported; send functions.", param=f"{where}.type")
+    return {"type": "function", "function": {name: tool[name] for name in ("name", "description", "parameters") if tool.get(name) is not None}}
+
+
+def _choice(choice: Any) -> Any:
+    if isinstance(choice, dict):
+        return {"type": "function", "function": {"name": choice.get("name")}}
+    return choice
+
+
+def _format(format_: Any) -> Any:
+    if not isinstance(format_, dict) or format_.get("type") != "json_schema":
+        return format_
+    return {"type": "json_schema", "json_schema": {"name": format_.get("name", ""), "schema": format_.get("schema")}}

@@ -1,0 +1,140 @@
+"""The Responses API, without state: text, pictures and tools in, items and events out, as the official client reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from scripted_engine import Die, Reply, ScriptedEngine
+from serving import SHORT, Served, serving
+
+from gemma3n_sgl.settings import Settings
+
+PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC"
+TOOL = {"type": "function", "name": "get_time", "parameters": {"type": "object", "properties": {}}, "strict": True}
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[tuple[ScriptedEngine, Served]]:
+    scripted = ScriptedEngine().start()
+    with serving(Settings(runtime_url=scripted.url, **SHORT)) as served:
+        yield scripted, served
+    scripted.stop()
+
+
+@pytest.fixture
+def scripted(standing: tuple[ScriptedEngine, Served]) -> ScriptedEngine:
+    standing[0].forget()
+    standing[0].script = Reply("one two three", meta={"prompt_tokens": 10, "cached_tokens": 4})
+    return standing[0]
+
+
+@pytest.fixture
+def client(standing: tuple[ScriptedEngine, Served], scripted: ScriptedEngine) -> openai.OpenAI:
+    return standing[1].client
+
+
+def asks(**fields: Any) -> Any:
+    return {"model": "gemma-3n", "input": "Hi"} | fields
+
+
+def test_a_text_gets_an_answer_with_usage(client: openai.OpenAI, scripted: ScriptedEngine):
+    response = client.responses.create(**asks(instructions="Be brief.", temperature=0.5, max_output_tokens=9))
+    assert (response.object, response.status, response.output_text) == ("response", "completed", "one two three")
+    assert response.usage is not None and (response.usage.input_tokens, response.usage.input_tokens_details.cached_tokens) == (10, 4)
+    sent = scripted.requests[-1]
+    assert sent["text"].startswith("<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>")
+    assert (sent["sampling_params"]["temperature"], sent["sampling_params"]["max_new_tokens"]) == (0.5, 9)
+
+
+def test_an_answer_that_is_cut_is_incomplete(client: openai.OpenAI):
+    response = client.responses.create(**asks(max_output_tokens=2))
+    assert response.status == "incomplete" and response.incomplete_details is not None
+    assert (response.incomplete_details.reason, response.output_text) == ("max_output_tokens", "one two")
+
+
+def test_pictures_and_earlier_turns_go_in_order(client: openai.OpenAI, scripted: ScriptedEngine):
+    talk = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Look:"}, {"type": "input_image", "image_url": PNG, "detail": "auto"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "A square.", "annotations": []}]},
+        {"role": "user", "content": "Sure?"},
+    ]
+    client.responses.create(**asks(input=talk))
+    prompt = scripted.requests[-1]["text"]
+    assert prompt.startswith("<start_of_turn>user\nLook:<image_soft_token><end_of_turn>\n<start_of_turn>model\nA square.<end_of_turn>")
+    assert len(scripted.requests[-1]["image_data"]) == 1
+
+
+def test_steps_are_reasoning_items(client: openai.OpenAI, scripted: ScriptedEngine):
+    content = [{"type": "input_image", "image_url": PNG, "detail": "auto"}, {"type": "input_text", "text": "What?"}]
+    response = client.responses.create(**asks(input=[{"role": "user", "content": content}], reasoning={"effort": "low"}))
+    assert [item.type for item in response.output] == ["reasoning", "message"]
+    assert response.output[0].summary[0].text.startswith("observation: one two three")  # type: ignore[union-attr]
+    assert response.usage is not None and response.usage.output_tokens_details.reasoning_tokens > 0
+
+
+def calls_once(prompt: str) -> Reply:
+    if prompt.endswith("Arguments: "):
+        return Reply(("{", "}"), delay=0.02)
+    if prompt.endswith("Tool: none\n"):
+        return Reply("Noon.")
+    return Reply("none" if "Arguments: {}" in prompt else "get_time")
+
+
+def test_a_call_and_its_result_lead_to_an_answer(client: openai.OpenAI, scripted: ScriptedEngine):
+    scripted.script = calls_once
+    first = client.responses.create(**asks(tools=[TOOL]))
+    (call,) = first.output
+    assert call.type == "function_call" and (call.name, json.loads(call.arguments)) == ("get_time", {})
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "12:00"}
+    talk = [{"role": "user", "content": "What time is it?"}, call.model_dump(), result]
+    assert client.responses.create(**asks(input=talk, tools=[TOOL])).output_text == "Noon."
+    assert "Result of get_time:\n12:00" in scripted.requests[-1]["text"]
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_a_stream_adds_up_to_the_response_it_ends_with(client: openai.OpenAI, scripted: ScriptedEngine, tools: bool):
+    scripted.script = calls_once if tools else Reply("one two three", delay=0.02)
+    with client.responses.stream(**asks(**({"tools": [TOOL]} if tools else {}))) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [event.type for event in events[:2]] == ["response.created", "response.in_progress"]
+    assert events[-1].type == "response.completed" and final.status == "completed"
+    numbers = [event.sequence_number for event in events]
+    assert numbers == sorted(set(numbers))
+    if tools:
+        assert "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta") == "{}"
+    else:
+        assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == final.output_text == "one two three"
+    opened = [event.item.id for event in events if event.type == "response.output_item.added"]
+    closed = [event.item.id for event in events if event.type == "response.output_item.done"]
+    assert opened == closed == [item.id for item in final.output]
+
+
+def test_an_engine_that_dies_in_the_middle_fails_the_response_in_the_stream(client: openai.OpenAI, scripted: ScriptedEngine):
+    scripted.script = Reply("one two three", delay=0.02, fault=Die(after=2))
+    *_, error, failed = client.responses.create(**asks(stream=True))
+    assert error.type == "error" and "broke off" in error.message
+    assert failed.type == "response.failed" and failed.response.status == "failed" and failed.response.error is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"input": []}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input[0].content[0].type"),
+        ({"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "nonsense"}}}}, "text.format"),
+        ({"tool_choice": {"type": "function", "name": "absent"}}, "tool_choice"),
+    ],
+)
+def test_what_cant_be_kept_is_refused_by_name(client: openai.OpenAI, fields: dict[str, Any], param: str):
+    with pytest.raises(openai.BadRequestError) as told:
+        client.responses.create(**asks(**fields))
+    assert told.value.param is not None and told.value.param.startswith(param)
