@@ -14,7 +14,7 @@ from rich.console import Console
 
 from gemma3n_sgl.errors import Gemma3nError, ProgramError, RequestError, SettingsError
 from gemma3n_sgl.events import Delta, Done, Event, Step
-from gemma3n_sgl.openai.writing import error_object, usage
+from gemma3n_sgl.openai.writing import error_object, tool_call, usage
 
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: fine; the run failed; wrong usage or bad input; Ctrl-C."""
@@ -101,7 +101,9 @@ async def show(events: AsyncIterator[Event], heard: Callable[[str], object] = la
             sys.stdout.write("\n")
             sys.stdout.flush()
     assert isinstance(event, Done)
-    if not begun:
+    for call in event.calls:
+        sys.stdout.write(_safe(f"{call.name}({call.arguments})\n", sys.stdout))
+    if not begun and not event.calls:
         say("(the answer is empty)", "dim")
     if event.finish_reason == "length":
         say("(cut off: the limit of length was reached)", "dim")
@@ -119,7 +121,8 @@ async def show_json(events: AsyncIterator[Event]) -> Done:
     finally:
         waiting.end()
     assert isinstance(event, Done)
-    print_json({"answer": event.answer, "steps": steps, "finish_reason": event.finish_reason, "usage": usage(event.usage)})
+    called = {"tool_calls": [tool_call(call) for call in event.calls]} if event.calls else {}
+    print_json({"answer": event.answer, "steps": steps} | called | {"finish_reason": event.finish_reason, "usage": usage(event.usage)})
     return event
 
 
