@@ -94,12 +94,14 @@ class Audio(bytes):
 class Recording:
     """Sound of any length, as it came: encoded bytes or a file, not decoded until it is heard.
 
-    `name` is what a person calls it; `max_seconds` ends its decoding with a TooLarge error (None: no limit).
+    `name` is what a person calls it; `max_seconds` ends its decoding with a TooLarge error (None: no limit); `keeper` is what keeps its file
+    on disk, if that is a temporary one, and lives as long as the recording.
     """
 
     source: bytes | Path = field(repr=False)
     name: str = "recording"
     max_seconds: float | None = None
+    keeper: object = field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:
         """A player, where the file is of a size that a notebook can hold; else its name."""

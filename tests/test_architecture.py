@@ -13,13 +13,13 @@ import gemma3n_sgl
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "conversation", "bridge", "holdback", "events"},
+    {"errors", "conversation", "bridge", "holdback", "events", "joining"},
     {"settings", "engine", "transport", "program", "sampling", "calling", "forms"},
     {"media", "relay"},
     {"language"},
-    {"endpoint", "hearing"},
+    {"endpoint"},
     {"executor"},
-    {"running"},
+    {"running", "hearing"},
     {"client", "openai"},
     {"gemma3n_sgl", "serving"},
     {"programs"},

@@ -1,7 +1,7 @@
 """Foreign bytes → values. Only this room makes an `Image`, an `Audio` or a `Recording` from bytes it did not make itself."""
 
 from gemma3n_sgl.media.audio import one_clip, open_audio, open_recording, open_sound
-from gemma3n_sgl.media.cutting import clips
+from gemma3n_sgl.media.cutting import Clip, Damage, batches, clips
 from gemma3n_sgl.media.decoding import decode
 from gemma3n_sgl.media.fetch import fetch
 from gemma3n_sgl.media.images import open_image, tiles
@@ -9,8 +9,11 @@ from gemma3n_sgl.media.inline import base64_bytes, data_uri
 from gemma3n_sgl.media.limits import Limits
 
 __all__ = [
+    "Clip",
+    "Damage",
     "Limits",
     "base64_bytes",
+    "batches",
     "clips",
     "data_uri",
     "decode",

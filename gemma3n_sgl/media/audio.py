@@ -7,31 +7,38 @@ from pathlib import Path
 
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Recording
 from gemma3n_sgl.errors import MediaError
-from gemma3n_sgl.media.decoding import BYTES_PER_SECOND, NO_SOUND, UNKNOWN, exceeds, pcm_of, too_long
+from gemma3n_sgl.media.decoding import BYTES_PER_SECOND, exceeds, pcm_of, too_long
+from gemma3n_sgl.media.frames import NO_SOUND, UNKNOWN
 from gemma3n_sgl.media.limits import DEFAULTS, Limits
 from gemma3n_sgl.media.segment import AudioSegment
 from gemma3n_sgl.media.sniffing import HEAD, sound_kind
-from gemma3n_sgl.media.sources import Source, content, existing
+from gemma3n_sgl.media.sources import Source, existing, spooled
 
 MIN_CLIP_SECONDS = 0.5
 """Shorter clips get silence behind them: the engine's feature extractor fails below one frame of 32 ms."""
 
 
-def open_recording(source: Source | AudioSegment | Recording, *, limits: Limits = DEFAULTS) -> Recording:
+def open_recording(
+    source: Source | AudioSegment | Recording, *, limits: Limits = DEFAULTS, name: str = "", keeper: object = None
+) -> Recording:
     """Sound of any length from a path, bytes, an open file or pydub's AudioSegment: WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, MP4, AIFF, AMR.
 
-    It is not decoded yet, only looked at: MediaError if it does not begin like sound.
+    It is not decoded yet, only looked at: MediaError if it does not begin like sound. A large open file is copied to a temporary one.
+    `name` is what a person calls it (a path: its own); `keeper` keeps the file of a path on disk, if that is a temporary one.
     """
     if isinstance(source, Recording):
         return source
-    if isinstance(source, (str, Path)):
-        path = existing(source)
-        with path.open("rb") as file:
-            _check_kind(file.read(HEAD))
-        return Recording(path, path.name, limits.max_audio_seconds)
-    data = _wav(source) if isinstance(source, AudioSegment) else content(source)
-    _check_kind(data[:HEAD])
-    return Recording(data, max_seconds=limits.max_audio_seconds)
+    found: bytes | Path
+    if isinstance(source, str | Path):
+        found = existing(source)
+    elif isinstance(source, AudioSegment):
+        found = _wav(source)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        found = bytes(source)
+    else:
+        found, keeper = spooled(source)
+    _check_kind(_head(found))
+    return Recording(found, name or (found.name if isinstance(found, Path) and keeper is None else "recording"), limits.max_audio_seconds, keeper)
 
 
 def open_audio(source: Source | AudioSegment | Recording, *, limits: Limits = DEFAULTS) -> Audio:
@@ -69,6 +76,13 @@ def _fits(pcm: bytes) -> bool:
 
 def _clip(pcm: bytes) -> Audio:
     return Audio.from_pcm(pcm.ljust(round(MIN_CLIP_SECONDS * BYTES_PER_SECOND), b"\0"))
+
+
+def _head(source: bytes | Path) -> bytes:
+    if isinstance(source, bytes):
+        return source[:HEAD]
+    with source.open("rb") as file:
+        return file.read(HEAD)
 
 
 def _check_kind(head: bytes) -> None:

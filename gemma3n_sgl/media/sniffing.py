@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from mmap import mmap
 
 HEAD = 1 << 16
 """Bytes of a file's beginning that tell its kind."""
@@ -53,7 +54,7 @@ def is_cut_off_wav(head: bytes, size: int) -> bool:
     return False
 
 
-def is_forged_mp4(data: bytes) -> bool:
+def is_forged_mp4(data: bytes | mmap) -> bool:
     """Whether an MP4 claims more samples than it has bytes.
 
     libav reserves 24 bytes or more for each sample a table merely claims: 1.5 kB can ask for gigabytes. The boxes are walked as libav

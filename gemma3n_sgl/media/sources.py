@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
 from gemma3n_sgl.errors import MediaError, TooLarge
 from gemma3n_sgl.media.limits import MEGA
+
+IN_MEMORY = 8 * MEGA
+"""Bytes of an open file up to which its content is kept in memory."""
 
 Source = str | Path | bytes | bytearray | memoryview | BinaryIO
 
@@ -36,3 +41,15 @@ def content(source: Source, *, max_bytes: int | None = None) -> bytes:
     if max_bytes is not None and len(data) > max_bytes:
         raise TooLarge(f"The file is larger than the limit of {max_bytes / MEGA:g} MB: send a smaller one.")
     return data
+
+
+def spooled(file: BinaryIO) -> tuple[bytes | Path, object]:
+    """What is left in an open file: its bytes, or, if they are many, the path of a temporary file and what keeps that on disk."""
+    data = file.read(IN_MEMORY + 1)
+    if len(data) <= IN_MEMORY:
+        return data, None
+    kept = tempfile.NamedTemporaryFile(prefix="gemma3n-")  # noqa: SIM115 - it is closed, and the file gone, when nobody has it any more
+    kept.write(data)
+    shutil.copyfileobj(file, kept)
+    kept.flush()
+    return Path(kept.name), kept
