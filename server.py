@@ -23,11 +23,13 @@ from gemma3n_sgl.openai.reading import Fetch, Reader
 from gemma3n_sgl.openai.requests import ChatRequest
 from gemma3n_sgl.openai.responding import Responding
 from gemma3n_sgl.openai.responses import ResponsesRequest
+from gemma3n_sgl.openai.transcriptions import Heard, SpeechRequest
 from gemma3n_sgl.openai.writing import Completion, bug, error_headers, error_object, model_object
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.serving.exchange import read_body
 from gemma3n_sgl.serving.gate import Gate, Keys
 from gemma3n_sgl.serving.origins import Origins
+from gemma3n_sgl.serving.upload import read_form
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.shell import Shell
 
@@ -53,6 +55,8 @@ def create_app(settings: Settings | None = None, *, registry: Registry | None = 
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/v1/responses", responses, methods=["POST"]),
+            Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
+            Route("/v1/audio/translations", translations, methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{model:path}", show_model),
             Route("/health", health),
@@ -88,6 +92,21 @@ async def responses(request: Request) -> Response:
     shell: Shell = request.app.state.shell
     asked = ResponsesRequest.parse(await body_of(request))
     return shell.answer([asked.chat()], Responding(asked), stream=bool(asked.stream))
+
+
+async def transcriptions(request: Request) -> Response:
+    return await heard(request, "transcribe")
+
+
+async def translations(request: Request) -> Response:
+    return await heard(request, "translate")
+
+
+async def heard(request: Request, task: str) -> Response:
+    shell: Shell = request.app.state.shell
+    fields, file = await read_form(request, shell.settings.max_upload_mb * 2**20)
+    asked = SpeechRequest.of(fields)
+    return shell.respond(lambda: shell.hearing(asked, file, task), Heard(asked, task), stream=asked.stream, media_type=asked.media_type)
 
 
 async def body_of(request: Request) -> bytes:

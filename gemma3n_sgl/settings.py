@@ -37,6 +37,8 @@ class Settings(BaseModel):
     max_images: Count = Field(16, description="pictures in one request")
     max_sounds: Count = Field(8, description="sounds in one request")
     max_audio_seconds: Seconds = Field(300, description="longest sound in a chat request, s")
+    max_upload_mb: Count = Field(1024, description="largest file to /v1/audio, MB")
+    max_upload_seconds: Seconds = Field(21600, description="longest sound to /v1/audio, s")
     fetch_timeout: Seconds = Field(10, description="time to fetch one URL in all, s")
 
     connect_timeout: Seconds = Field(5, description="time to reach the engine, s")

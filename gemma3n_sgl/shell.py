@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from starlette.responses import JSONResponse
+from starlette.datastructures import UploadFile
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from gemma3n_sgl import running
+from gemma3n_sgl.bridge import in_pool
+from gemma3n_sgl.conversation import Conversation
 from gemma3n_sgl.endpoint import Gemma3nEndpoint, served_name
-from gemma3n_sgl.errors import InvalidValue, RequestError
+from gemma3n_sgl.errors import InvalidValue, MediaError, RequestError
 from gemma3n_sgl.events import Event
+from gemma3n_sgl.media import Limits, open_recording
 from gemma3n_sgl.openai.reading import Reader
 from gemma3n_sgl.openai.requests import ChatRequest
-from gemma3n_sgl.registry import Registry
+from gemma3n_sgl.openai.transcriptions import SpeechRequest
+from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.running import Budget
+from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.serving.exchange import Exchange
 from gemma3n_sgl.settings import Settings
 
 EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+HEARERS = {"transcribe": "transcribe", "translate": "translate"}
+"""The program for each task."""
+
+WHISPERS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+"""Names by which clients of OpenAI's ask for speech; here they mean `gemma-3n`."""
 
 Numbered = tuple[int, Event]
 
@@ -29,8 +41,8 @@ Numbered = tuple[int, Event]
 class Writer(Protocol):
     """Makes OpenAI's objects of what runs say."""
 
-    def whole(self, runs: list[list[Event]]) -> dict[str, Any]:
-        """The answer from all events of each run."""
+    def whole(self, runs: list[list[Event]]) -> dict[str, Any] | str:
+        """The answer from all events of each run; a text where it is not JSON."""
 
     def frames(self, events: AsyncIterator[Numbered], count: int) -> AsyncIterator[bytes]:
         """The server-sent events of a stream, from the events of `count` runs, each with the index of its run."""
@@ -71,12 +83,40 @@ class Shell:
         sampling = replace(sampling, prefix=prefix)
         return [running.stream(program, arguments, self.endpoint, sampling.another(i), self.budget) for i in range(count)]
 
+    async def hearing(self, asked: SpeechRequest, file: UploadFile, task: str) -> list[AsyncGenerator[Event]]:
+        """The run of the program that transcribes or translates an uploaded file."""
+        model = asked.model
+        if model in (MODEL, *WHISPERS) or (model not in self.registry.models and model == await self.engine_name()):
+            model = HEARERS[task]
+        program = self.registry.named(model)
+        limits = replace(Limits.of(self.settings), max_audio_seconds=self.settings.max_upload_seconds)
+        try:
+            recording = await in_pool(lambda: open_recording(file.file, limits=limits, name="file"))
+        except MediaError as error:
+            error.param = "file"
+            raise
+        options = {"language": "English" if task == "translate" else asked.spoken, "prompt": asked.prompt, "timestamps": asked.timed}
+        known = program.options.model_fields
+        if missing := [name for name, value in options.items() if value and name not in known and name != "timestamps"]:
+            raise InvalidValue(f"The program {program.name!r} takes no `{missing[0]}`. Leave it out.", param=missing[0])
+        given = {name: value for name, value in options.items() if name in known and value}
+        arguments = program.bind(Conversation.of(recording), given)
+        return [running.stream(program, arguments, self.endpoint, Sampling(temperature=asked.temperature), self.budget)]
+
     def answer(self, requests: Sequence[ChatRequest], writer: Writer, *, stream: bool) -> Exchange:
-        """The response to `requests`, whose runs are numbered on; all ends when the client leaves."""
+        """The response to `requests`, whose runs are numbered on."""
+
+        async def runs() -> list[AsyncGenerator[Event]]:
+            return [run for asked in requests for run in await self.runs(asked)]
+
+        return self.respond(runs, writer, stream=stream)
+
+    def respond(self, begin: Callable[[], Awaitable[list[AsyncGenerator[Event]]]], writer: Writer, *, stream: bool, media_type: str = "") -> Exchange:
+        """The response that runs make; all of it ends when the client leaves."""
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                runs = [run for asked in requests for run in await self.runs(asked)]
+                runs = await begin()
             except RequestError as error:
                 error.param = writer.field(error.param) if error.param else None
                 raise
@@ -85,7 +125,9 @@ class Shell:
                     said: list[list[Event]] = [[] for _ in runs]
                     async for index, event in events:
                         said[index].append(event)
-                    await JSONResponse(writer.whole(said))(scope, receive, send)
+                    whole = writer.whole(said)
+                    response = Response(whole, media_type=media_type) if isinstance(whole, str) else JSONResponse(whole)
+                    await response(scope, receive, send)
                     return
                 first = await anext(events)  # so that what fails before it still has its own status
                 await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})

@@ -14,7 +14,7 @@ import gemma3n_sgl
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "conversation", "bridge", "holdback", "events", "joining"},
-    {"settings", "engine", "transport", "program", "sampling", "calling", "forms"},
+    {"settings", "engine", "transport", "program", "sampling", "calling", "forms", "subtitles"},
     {"media", "relay"},
     {"language"},
     {"endpoint"},

@@ -1,0 +1,62 @@
+"""Forms with a file, which goes to disk as it comes, and never whole into memory."""
+
+from __future__ import annotations
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message
+
+from gemma3n_sgl.errors import InvalidValue, TooLarge
+
+_MOST_FIELDS = 32
+_MOST_TEXT = 64 * 1024
+"""Bytes of a field that is no file."""
+
+
+async def read_form(request: Request, limit: int) -> tuple[dict[str, list[str]], UploadFile]:
+    """The fields of a multipart form by name, and its one file, `file`. The form is of at most `limit` bytes; a larger one raises TooLarge."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise InvalidValue("Send the sound as multipart/form-data, in the field `file`.", param="file")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    form = await _form(_limited(request, limit))
+    fields: dict[str, list[str]] = {}
+    found: UploadFile | None = None
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            found = value
+            if name != "file":
+                raise InvalidValue(f"The file stands in the field `file`, not `{name[:40]}`.", param="file")
+        else:
+            fields.setdefault(name, []).append(value)
+    if found is None:
+        raise InvalidValue("`file` is missing: the sound to hear.", param="file")
+    return fields, found
+
+
+async def _form(request: Request) -> FormData:
+    try:
+        return await request.form(max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_TEXT)
+    except HTTPException:
+        raise InvalidValue("The form can't be read: it holds one file, and a few fields of text. Let a client library write it.") from None
+
+
+def _limited(request: Request, limit: int) -> Request:
+    """The same request, whose body may not grow beyond the limit."""
+    taken = 0
+
+    async def receive() -> Message:
+        nonlocal taken
+        message = await request.receive()
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise _too_large(limit)
+        return message
+
+    return Request(request.scope, receive)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The file is larger than the {limit // 2**20} MB taken here. Send it in a compressed format, or in parts.", param="file")
