@@ -212,6 +212,18 @@ def test_the_result_of_a_call_leads_to_an_answer(served: Served, scripted: Scrip
     assert "<start_of_turn>user\nResult of get_weather:\nsunny<end_of_turn>" in prompt
 
 
+def test_a_tool_may_give_a_picture_back(served: Served, scripted: ScriptedEngine):
+    picture = base64.b64encode((Path(__file__).parent / "media" / "red-circle.png").read_bytes()).decode()
+    call = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    content = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}, {"type": "text", "text": "the sky"}]
+    messages = [*TALK, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1", "content": content}]
+    scripted.script = calls_paris
+    whole(served, messages=messages, tools=[WEATHER])
+    assert "<start_of_turn>user\nResult of get_weather:<image_soft_token>the sky<end_of_turn>" in scripted.requests[-1]["text"]
+    content[0]["image_url"] = {"url": "data:image/png;base64,aGk="}
+    refused(served, "messages[2].content[0]", "no picture", messages=messages)
+
+
 def test_the_choice_is_constrained_and_required_leaves_no_way_out(served: Served, scripted: ScriptedEngine):
     scripted.script = calls_paris
     whole(served, tools=[WEATHER, CLOCK])

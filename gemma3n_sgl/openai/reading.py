@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gemma3n_sgl.bridge import in_pool
 from gemma3n_sgl.calling import call_text, result_text
@@ -80,7 +80,7 @@ class _Parts:
 
     def __init__(self, message: Message, where: str) -> None:
         self.found: list[tuple[str, str, str]] = []
-        if message.role not in ("system", "developer", "user", "assistant"):
+        if message.role not in ("system", "developer", "user", "assistant", "tool"):
             roles = "system, developer, user, assistant and tool"
             raise InvalidValue(f"The role {message.role!r} is not supported; roles are {roles}.", param=f"{where}.role")
         content = message.content
@@ -88,6 +88,8 @@ class _Parts:
             content = [{"type": "text", "text": content}]
         for i, part in enumerate(content or []):
             self.found.append((*_part(part, f"{where}.content[{i}]"), f"{where}.content[{i}]"))
+        if message.role == "tool":
+            self.found.insert(0, ("text", result_text(message.name or "", ""), where))
         empty = not any(kind != "text" or value.strip() for kind, value, _ in self.found)
         if message.role == "user" and empty:
             raise InvalidValue("A user message holds text, a picture or a sound; this one is empty.", param=f"{where}.content")
@@ -140,7 +142,10 @@ def _told(messages: list[Message]) -> list[Message]:
             message = Message(role="assistant", content=f"{said}\n{calls}" if said.strip() else calls)
         elif message.role in ("tool", "function"):
             name = names.get(message.tool_call_id or "", message.name or "")
-            message = Message(role="user", content=result_text(name, _text_of(message, i)))
+            if isinstance(message.content, list) and any(_part(part, f"messages[{i}].content")[0] != "text" for part in message.content):
+                message = Message(role="tool", content=message.content, name=name)
+            else:
+                message = Message(role="user", content=result_text(name, _text_of(message, i)))
         told.append(message)
     return told
 
@@ -161,10 +166,12 @@ def _conversation(messages: list[Message], values: list[tuple[Part, ...]]) -> Co
     for message, parts in zip(messages, values, strict=True):
         if message.role in ("system", "developer"):
             system.append("\n".join(part for part in parts if isinstance(part, str)))
-        elif turns and turns[-1].role == message.role:
-            turns[-1] = Turn(turns[-1].role, _merged(turns[-1].parts, parts))
+            continue
+        role: Literal["user", "assistant"] = "assistant" if message.role == "assistant" else "user"
+        if turns and turns[-1].role == role:
+            turns[-1] = Turn(role, _merged(turns[-1].parts, parts))
         else:
-            turns.append(Turn("user" if message.role == "user" else "assistant", parts))
+            turns.append(Turn(role, parts))
     if not turns or turns[0].role == "assistant":
         turns.insert(0, Turn("user", ("",)))
     if turns[-1].role == "assistant":

@@ -28,7 +28,11 @@ NARROWER: dict[str, Any] = {
     "max_output_tokens": {"type": "integer", "minimum": 16, "maximum": 1000},
     "n": {"type": "integer", "minimum": 1, "maximum": 3},
     "logprobs": {"enum": [None, True, False]},
-    "logit_bias": {"type": "object", "propertyNames": {"pattern": "^[0-9]{1,6}$"}, "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
+    "logit_bias": {
+        "type": "object",
+        "propertyNames": {"pattern": "^[0-9]{1,6}$"},
+        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+    },
     "modalities": {"enum": [None, ["text"]]},
     "prompt": {"type": "string", "minLength": 1},
     "input": {

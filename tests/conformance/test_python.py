@@ -122,7 +122,9 @@ def keyed(scripted: ScriptedEngine) -> Iterator[Served]:
     ],
     ids=["400", "404", "401"],
 )
-def test_an_error_is_raised_by_its_class_with_code_param_and_request_id(keyed: Served, fields: dict[str, Any], kind: type[Exception], code: str, param: str | None):
+def test_an_error_is_raised_by_its_class_with_code_param_and_request_id(
+    keyed: Served, fields: dict[str, Any], kind: type[Exception], code: str, param: str | None
+):
     with pytest.raises(kind) as caught:
         keyed.client.chat.completions.create(**{"model": "gemma-3n", "messages": ASKED} | fields)  # type: ignore[call-overload]
     error = caught.value
@@ -130,6 +132,7 @@ def test_an_error_is_raised_by_its_class_with_code_param_and_request_id(keyed: S
     assert (error.code, error.param) == (code, param) and error.type == "invalid_request_error"
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_not_there_is_tried_again_and_what_is_in_vain_is_not(scripted: ScriptedEngine, keyed: Served):
     times: list[str] = []
     patient = keyed.client.with_options(max_retries=1)
