@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -22,15 +23,18 @@ from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
 from gemma3n_sgl.bridge import wait
-from gemma3n_sgl.forms import Constraint, json_schema
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
 from gemma3n_sgl.errors import EngineError, EngineUnavailable, InvalidValue, ProgramError
+from gemma3n_sgl.forms import Constraint, json_schema
 from gemma3n_sgl.holdback import neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
 from gemma3n_sgl.relay import relay
 from gemma3n_sgl.transport import NONSENSE, Deadlines, EngineClient
 
 T = TypeVar("T")
+
+LENGTH_STEP = 2.5
+"""Seconds: clips are filled up with silence to a multiple of it, so that many have one length and are encoded together."""
 
 INFO_TIMEOUT = 5.0
 """Seconds the engine may take to say what it serves; it never generates for that."""
@@ -116,7 +120,8 @@ class Gemma3nEndpoint(RuntimeEndpoint):
     def _add_images(self, s: StreamExecutor, data: dict[str, Any]) -> None:
         """Sort the prompt's media into `image_data` and `audio_data`, as data URIs: anything else the engine would open as a file.
 
-        The clips of one request get one length; unequal ones make SGLang 0.5.23 compute NaN, which kills it or spoils its cache.
+        The clips of one request get one length; unequal ones make SGLang 0.5.23 compute NaN, which kills it or spoils its cache. Those of
+        other requests at the same moment must have it too: `gemma3n_sgl.lengths`.
         """
         if "text" not in data:
             return
@@ -283,5 +288,6 @@ def _of_one_length(clips: list[Audio]) -> list[Audio]:
     longest = max(clip.seconds for clip in clips)
     if longest > MAX_CLIP_SECONDS:
         raise ProgramError(f"A clip of {longest:.1f} s is longer than the engine can take ({MAX_CLIP_SECONDS} s). Use hear() for it.")
-    return [clip if clip.seconds == longest else clip.padded(longest) for clip in clips]
+    common = min(math.ceil(longest / LENGTH_STEP) * LENGTH_STEP, MAX_CLIP_SECONDS)
+    return [clip if clip.seconds == common else clip.padded(common) for clip in clips]
 

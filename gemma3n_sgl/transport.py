@@ -24,6 +24,7 @@ from gemma3n_sgl.errors import (
     InvalidValue,
     Overloaded,
 )
+from gemma3n_sgl.lengths import LINGERS, Lengths
 
 UNREACHABLE = "The engine can't be reached; it may still be loading. Try again in a few seconds."
 BROKEN_OFF = "The engine broke off in the middle of the answer. Try again."
@@ -54,6 +55,11 @@ class EngineClient:
         self.deadlines = deadlines or Deadlines()
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+        self._lengths: WeakKeyDictionary[asyncio.AbstractEventLoop, Lengths] = WeakKeyDictionary()
+
+    def lengths(self) -> Lengths:
+        """The gate for clips, of the running loop."""
+        return self._lengths.setdefault(asyncio.get_running_loop(), Lengths())
 
     def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -138,11 +144,17 @@ class EngineStream:
         self._last_heard = 0.0
         self._limit = client.deadlines.first_token
         self._timed_out = False
+        self._gate: Lengths | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.done = False
 
     async def open(self) -> None:
         """Send the request; raises what the engine says against it."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        if clip := _clip(self._body.get("audio_data")):
+            gate = self._client.lengths()
+            await gate.enter(len(clip))
+            self._gate = gate
         self._last_heard = loop.time()
         try:
             async with asyncio.timeout(self._limit):
@@ -169,6 +181,9 @@ class EngineStream:
                 raise EngineError(BROKEN_OFF)
             self._last_heard = asyncio.get_running_loop().time()
             if events := self._events(data):
+                if self._gate is not None:
+                    self._gate.leave()
+                    self._gate = None
                 self._expect_tokens()
                 return events
         return []
@@ -181,6 +196,10 @@ class EngineStream:
     def close(self) -> None:
         if self._timer:
             self._timer.cancel()
+        if self._gate is not None:
+            gate, self._gate = self._gate, None
+            if self._loop is not None and not self._loop.is_closed():  # called from SGLang's own threads, too
+                self._loop.call_soon_threadsafe(self._loop.call_later, LINGERS, gate.leave)
         if self._response is not None:
             self._response.close()
 
@@ -218,6 +237,13 @@ class EngineStream:
 
     def _too_late(self) -> EngineTimeout:
         return EngineTimeout(f"The engine was silent for {self._limit:g} s. It may be overloaded; try again later.")
+
+
+def _clip(audio: Any) -> str:
+    """The first of a request's clips, which are all of one length; "" where there are none."""
+    while isinstance(audio, list) and audio:
+        audio = audio[0]
+    return audio if isinstance(audio, str) else ""
 
 
 def _parse(data: bytes, expected: Any = dict) -> Any:

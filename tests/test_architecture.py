@@ -13,7 +13,7 @@ import gemma3n_sgl
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "conversation", "bridge", "holdback", "events", "joining"},
+    {"errors", "conversation", "bridge", "holdback", "events", "joining", "lengths"},
     {"settings", "engine", "transport", "program", "sampling", "calling", "forms", "subtitles"},
     {"media", "relay"},
     {"language"},

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gemma3n_sgl.calling import Tool
-from gemma3n_sgl.forms import ebnf, json_object, json_schema, regex
 from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.forms import ebnf, json_object, json_schema, regex
 from gemma3n_sgl.sampling import Sampling
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
