@@ -69,7 +69,7 @@ def test_pictures_and_clips_go_as_data_uris_in_order_and_clips_get_one_length(sc
     assert state["answer"] == "Hello there."
     request = sent(scripted)
     assert request["image_data"] == [RED.data_uri, BLUE.data_uri]
-    assert request["audio_data"] == [SHORT.padded(LONG.seconds).data_uri, LONG.data_uri]
+    assert request["audio_data"] == [SHORT.padded(2.5).data_uri, LONG.padded(2.5).data_uri]
     order = "<image_soft_token><audio_soft_token><image_soft_token><audio_soft_token>What?"
     assert request["text"] == f"<start_of_turn>user\n{order}<end_of_turn>\n<start_of_turn>model\n"
     assert request["sampling_params"]["max_new_tokens"] == 8
