@@ -69,7 +69,8 @@ class Shell:
 
     async def runs(self, asked: ChatRequest) -> list[AsyncGenerator[Event]]:
         """The runs that a request asks for, bound and ready: `n` of them."""
-        sampling, tools, count = asked.sampling(), asked.tool_options, asked.n or 1
+        sampling, tools = await in_pool(asked.demands) if asked.has_schemas else asked.demands()
+        count = asked.n or 1
         if count > self.settings.max_choices:
             raise InvalidValue(f"`n` is at most {self.settings.max_choices} here.", param="n")
         ours = self.registry.models

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gemma3n_sgl.errors import InvalidValue
@@ -41,12 +42,18 @@ def json_schema(schema: Any, *, tokens: int | None = None, param: str = "respons
     Objects have their properties in the schema's order, and no others where it names some; unknown formats are taken for annotations.
     """
     try:
-        size = len(json.dumps(schema))
+        text = json.dumps(schema)
     except RecursionError:
-        size = MOST_SCHEMA + 1
-    if size > MOST_SCHEMA:
+        text = " " * (MOST_SCHEMA + 1)
+    if len(text) > MOST_SCHEMA:
         raise InvalidValue(f"The schema is larger than {MOST_SCHEMA} characters. Simplify it.", param=param)
-    budget = DEFAULT_TOKENS if tokens is None else tokens
+    return _compiled(text, DEFAULT_TOKENS if tokens is None else tokens, param)
+
+
+@lru_cache(maxsize=128)
+def _compiled(schema_text: str, budget: int, param: str) -> Constraint:
+    """Asked for again and again: a program's own schema, the tools of a talk."""
+    schema = json.loads(schema_text)
     text, oversize = "", None
     for bounds in LADDER:
         try:

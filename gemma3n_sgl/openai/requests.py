@@ -176,6 +176,15 @@ class ChatRequest(BaseModel):
         return self.messages[:-1], last.content
 
     @property
+    def has_schemas(self) -> bool:
+        """Whether there is something to compile, which may take tenths of a second."""
+        return bool(self.response_format or self.regex or self.ebnf or self.tools)
+
+    def demands(self) -> tuple[Sampling, dict[str, Any]]:
+        """What it asks of sampling, and the options for tools."""
+        return self.sampling(), self.tool_options
+
+    @property
     def tool_options(self) -> dict[str, Any]:
         """The options `tools`, `tool_choice` and `parallel_tool_calls` of a program; {} where no tool may be called."""
         choice = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else self.tool_choice
@@ -187,7 +196,8 @@ class ChatRequest(BaseModel):
         if not names or choice == "none":
             return {}
         for i, given in enumerate(self.tools or []):
-            json_schema(given.function.object_schema, param=f"tools[{i}].function.parameters")
+            limit = self.max_completion_tokens or self.max_tokens
+            json_schema(given.function.object_schema, tokens=limit, param=f"tools[{i}].function.parameters")
         tools = tuple(given.function for given in self.tools or [])
         return {"tools": tools, "tool_choice": choice or "auto", "parallel_tool_calls": self.parallel_tool_calls is not False}
 
