@@ -77,6 +77,10 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"type": "object", "required": ["a"], "additionalProperties": False}, "forbids", ""),
     ({"type": "object", "minProperties": 3}, "`minProperties`", ""),
     ({"type": "number", "minimum": "1"}, "`minimum`", ""),
+    ({"type": "object", "required": [{}]}, "`required`", ""),
+    ({"type": "object", "properties": []}, "`properties`", ""),
+    ({"type": [[]]}, "`type`", ""),
+    ({"oneOf": [{"const": 1, "required": 5}, {"properties": []}]}, "", ""),
 ]
 
 

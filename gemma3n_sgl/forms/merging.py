@@ -17,13 +17,24 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
 }
 
-KNOWN = {
-    *("$ref", "allOf", "anyOf", "oneOf", "const", "enum", "type", "nullable"),
-    *("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
-    *("items", "prefixItems", "minItems", "maxItems"),
-    *("minLength", "maxLength", "pattern", "format"),
-    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+_SOME = ("a list of at least one", lambda value: isinstance(value, list) and bool(value))
+_TEXT = ("a text", lambda value: isinstance(value, str))
+_SCHEMA = ("a schema", lambda value: isinstance(value, bool | dict))
+_NUMBER = ("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "enum"), _SOME),
+    **dict.fromkeys(("$ref", "pattern", "format"), _TEXT),
+    **dict.fromkeys(("additionalProperties", "items"), _SCHEMA),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), _NUMBER),
+    **dict.fromkeys(("minProperties", "maxProperties", "minItems", "maxItems", "minLength", "maxLength"), _NUMBER),
+    "properties": ("an object of schemas", lambda value: isinstance(value, dict)),
+    "required": ("a list of names", lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value)),
+    "prefixItems": ("a list of schemas", lambda value: isinstance(value, list)),
+    "type": ("a type or a list of them", lambda value: isinstance(value, str) or (isinstance(value, list) and bool(value))),
+    "nullable": ("true or false", lambda value: isinstance(value, bool)),
+    "const": ("a value", lambda value: True),
 }
+"""Keyword → what it has to be, in words and as a check."""
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment", "$schema", "$id"),
     *("$defs", "definitions", "discriminator", "contentEncoding", "contentMediaType", "strict", "name"),
@@ -37,6 +48,17 @@ _IMPLIED = {
 }
 _LARGER = {"minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum"}
 _SMALLER = {"maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum"}
+
+
+def check_shape(schema: dict[str, Any], place: str) -> None:
+    """Raise Refusal where a keyword is unknown, or is not what it has to be."""
+    for keyword, value in schema.items():
+        if keyword in KNOWN:
+            says, holds = KNOWN[keyword]
+            if not holds(value):
+                raise Refusal(f"`{keyword}` is {says}", place)
+        elif keyword not in ANNOTATIONS and not keyword.startswith("x-"):
+            raise Refusal(f"`{keyword[:40]}` is not supported", place)
 
 
 class Refusal(Exception):
@@ -58,7 +80,7 @@ def types_of(schema: dict[str, Any], place: str) -> list[str]:
         kinds = implied[:1] if len(implied) == 1 else [kind for kind in TYPES if kind != "integer"]
     else:
         kinds = [given] if isinstance(given, str) else given
-        if not isinstance(kinds, list) or not kinds or any(kind not in TYPES for kind in kinds):
+        if any(not isinstance(kind, str) or kind not in TYPES for kind in kinds):
             raise Refusal("`type` is one of " + ", ".join(TYPES), place)
     return [*kinds, "null"] if schema.get("nullable") is True and "null" not in kinds else list(kinds)
 
@@ -73,6 +95,8 @@ def merged(first: Any, second: Any, place: str) -> Any:
         return first
     if not isinstance(first, dict) or not isinstance(second, dict):
         raise Refusal("is no schema: an object, true or false", place)
+    check_shape(first, place)
+    check_shape(second, place)
     result = dict(first)
     for keyword, value in second.items():
         result[keyword] = _both(keyword, result[keyword], value, place) if keyword in result else value
@@ -83,13 +107,10 @@ def merged(first: Any, second: Any, place: str) -> Any:
 def _both(keyword: str, ours: Any, theirs: Any, place: str) -> Any:
     if ours == theirs or keyword in ANNOTATIONS:
         return theirs
-    try:
-        if keyword in _LARGER:
-            return max(ours, theirs)
-        if keyword in _SMALLER:
-            return min(ours, theirs)
-    except TypeError:
-        raise Refusal(f"`{keyword}` is a number", place) from None
+    if keyword in _LARGER:
+        return max(ours, theirs)
+    if keyword in _SMALLER:
+        return min(ours, theirs)
     if keyword == "required":
         return list(dict.fromkeys([*ours, *theirs]))
     if keyword in ("properties", "additionalProperties", "items"):
@@ -107,7 +128,7 @@ def _both(keyword: str, ours: Any, theirs: Any, place: str) -> Any:
         if both := [value for value in ours if value in theirs]:
             return both
         raise Refusal("allows nothing: its values exclude each other", place)
-    if keyword in ("anyOf", "allOf") and keyword == "allOf":
+    if keyword == "allOf":
         return [*ours, *theirs]
     raise Refusal(f"`{keyword}` twice, in schemas that are put together, is not supported", place)
 
@@ -129,6 +150,8 @@ def disjoint(options: list[Any]) -> bool:
 def _apart(one: Any, other: Any) -> bool:
     if not isinstance(one, dict) or not isinstance(other, dict):
         return one is False or other is False
+    check_shape(one, "")
+    check_shape(other, "")
     values, others = _values(one), _values(other)
     if values is not None and others is not None:
         return not any(value in others for value in values)

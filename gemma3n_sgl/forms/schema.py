@@ -9,7 +9,7 @@ from typing import Any
 
 from gemma3n_sgl.forms.formats import FORMATS
 from gemma3n_sgl.forms.grammar import EMPTY, Expr, Grammar, Oversize, either, literal, sequence
-from gemma3n_sgl.forms.merging import ANNOTATIONS, KNOWN, TYPES, Refusal, disjoint, merged, types_of
+from gemma3n_sgl.forms.merging import ANNOTATIONS, TYPES, Refusal, check_shape, disjoint, merged, types_of
 from gemma3n_sgl.forms.numbers import decimals, integers
 from gemma3n_sgl.forms.patterns import pattern
 
@@ -73,14 +73,12 @@ class Compiler:
             raise Refusal("allows nothing", place)
         if not isinstance(schema, dict):
             raise Refusal("is no schema: an object, true or false", place)
-        for keyword in schema:
-            if keyword not in KNOWN and keyword not in ANNOTATIONS and not keyword.startswith("x-"):
-                raise Refusal(f"`{keyword}` is not supported", place)
+        check_shape(schema, place)
         if "$ref" in schema:
             return self._ref(schema, place, depth)
         if "allOf" in schema:
             rest = {name: value for name, value in schema.items() if name != "allOf"}
-            for i, part in enumerate(_some(schema["allOf"], "allOf", place)):
+            for i, part in enumerate(schema["allOf"]):
                 rest = merged(rest, self._resolved(part, place), f"{place}.allOf[{i}]".lstrip("."))
             return self._value(rest, place, depth + 1)
         for keyword in ("anyOf", "oneOf"):
@@ -149,7 +147,7 @@ class Compiler:
 
     def _alternatives(self, schema: dict[str, Any], keyword: str, place: str, depth: int) -> Expr | None:
         rest = {name: value for name, value in schema.items() if name != keyword}
-        options = [self._resolved(option, place) for option in _some(schema[keyword], keyword, place)]
+        options = [self._resolved(option, place) for option in schema[keyword]]
         bare = not set(rest) - ANNOTATIONS
         parts = [option if bare else merged(rest, option, place) for option in options]
         if keyword == "oneOf" and not disjoint(parts):
@@ -159,7 +157,7 @@ class Compiler:
         return either(found) if found else None
 
     def _enumerated(self, schema: dict[str, Any], place: str) -> Expr:
-        values = [schema["const"]] if "const" in schema else _some(schema["enum"], "enum", place)
+        values = [schema["const"]] if "const" in schema else schema["enum"]
         if "const" in schema and "enum" in schema:
             values = [value for value in values if value in schema["enum"]]
         if others := set(schema) - ANNOTATIONS - {"const", "enum", "type", "nullable"}:
@@ -178,8 +176,6 @@ class Compiler:
         high = _count(schema, "maxLength", place, None)
         text = schema.get("pattern") or FORMATS.get(schema.get("format", ""))
         if text:
-            if not isinstance(text, str):
-                raise Refusal("`pattern` is a regular expression", place)
             most = min(self._bounds.characters, 64)
             expr, least, greatest = pattern(self._grammar, text, most=most, json=True, param=self._param, place=place)
             if least < low or (high is not None and greatest > high):
@@ -293,8 +289,6 @@ class Compiler:
     def _object(self, schema: dict[str, Any], place: str, depth: int) -> Expr | None:
         properties = schema.get("properties", {})
         required = schema.get("required", [])
-        if not isinstance(properties, dict) or not isinstance(required, list):
-            raise Refusal("`properties` is an object and `required` a list", place)
         extra = schema.get("additionalProperties", True)
         for name in required:
             if name not in properties:
@@ -346,12 +340,6 @@ class Compiler:
         key = sequence(literal('"'), Expr("[a-zA-Z_] [a-zA-Z0-9_]{0,23}", 24), literal('": '))
         member = self._grammar.rule(sequence(key, value), "member")
         return self._grammar.rule(sequence(literal("{"), self._listed([], member, least, count), literal("}")))
-
-
-def _some(value: Any, keyword: str, place: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise Refusal(f"`{keyword}` is a list of at least one", place)
-    return value
 
 
 def _count(schema: dict[str, Any], keyword: str, place: str, default: Any) -> Any:

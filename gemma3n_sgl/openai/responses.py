@@ -126,7 +126,7 @@ def _message(item: dict[str, Any], where: str) -> dict[str, Any] | None:
 
 
 def _part(part: Any, where: str) -> dict[str, Any]:
-    kind = part.get("type") if isinstance(part, dict) else None
+    kind = str(part.get("type")) if isinstance(part, dict) else "None"
     if kind in _CONTENT:
         name = _CONTENT[kind]
         return {"type": name, name: part.get(name)}
