@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -13,10 +13,11 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from gemma3n_sgl.conversation import Conversation, Part
+from gemma3n_sgl.conversation import Conversation, Part, Recording
 from gemma3n_sgl.engine import DEFAULT_PORT
 from gemma3n_sgl.engine.commands import app as engine_commands
 from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.events import Delta, Done, Event, Segment
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.sampling import Sampling
@@ -25,9 +26,10 @@ from gemma3n_sgl.terminal.flags import ProgramGroup, Work
 from gemma3n_sgl.terminal.given import STDIN, part_of, parts_of
 from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
 from gemma3n_sgl.terminal.session import Session
-from gemma3n_sgl.terminal.showing import exit_code, tell_error
+from gemma3n_sgl.terminal.showing import FAILED, exit_code, tell_error
 from gemma3n_sgl.terminal.table import show_programs
 from gemma3n_sgl.terminal.talk import Talk, attachment
+from gemma3n_sgl.terminal.transcribing import Format, format_of, jobs_of, transcribe_all
 from server import create_app
 
 EPILOG = (
@@ -158,6 +160,35 @@ def chat(
         conversation = Conversation.of(*media, part_of(STDIN) if asked in ("", STDIN) else asked, system=system)
         program, options = registry.choose(MODEL, conversation)
         session.answer(program, program.bind(conversation, options))
+
+
+@app.command(epilog=EPILOG)
+def transcribe(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings of any length; folders of them; - for the standard input.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="File or folder to write to; its name tells the format.")] = "",
+    format_: Annotated[Format | None, typer.Option("--format", help="What to write, if the output's name does not tell.")] = None,
+    language: Annotated[str, typer.Option(metavar="NAME", help="The language that is spoken.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Hear anew what has been written already.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    runtime_url: Url = None,
+) -> None:
+    """Write down recordings: as text, or as subtitles with times."""
+    format_ = format_of(output, "json" if json else format_)
+    program = Registry.discover().named("transcribe")
+    options = {"language": language} | ({"timestamps": True} if format_ != "txt" and "timestamps" in program.options.model_fields else {})
+    with Session(settings_of(runtime_url=runtime_url)) as session:
+
+        def hear(recording: Recording, heard: Callable[[Segment], None], said: Callable[[str], None]) -> Done:
+            def told(event: Event) -> None:
+                if isinstance(event, Segment):
+                    heard(event)
+                elif isinstance(event, Delta):
+                    said(event.text)
+
+            return session.hear(program, program.bind(Conversation.of(recording), options), told)
+
+        if transcribe_all(jobs_of(files, output, format_), format_, hear, again=again):
+            raise typer.Exit(FAILED)
 
 
 @app.command(epilog=EPILOG)

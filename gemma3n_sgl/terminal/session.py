@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import TracebackType
 from typing import Any
 
 from gemma3n_sgl import running
 from gemma3n_sgl.client import endpoint_of
 from gemma3n_sgl.errors import EngineUnavailable
-from gemma3n_sgl.events import Done
+from gemma3n_sgl.events import Done, Event
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
@@ -35,13 +35,29 @@ class Session:
 
     def answer(self, program: Program, arguments: dict[str, Any], heard: Callable[[str], object] = lambda text: None) -> Done:
         """Run a program and print what it says. Raises our errors, and KeyboardInterrupt when the engine has been let go."""
+        return self._run(self._answer(program, arguments, heard))
+
+    def _run(self, answer: Coroutine[Any, Any, Done]) -> Done:
         try:
-            return self._loop.run(self._answer(program, arguments, heard))
+            return self._loop.run(answer)
         except EngineUnavailable as error:
             hint = f"It is looked for at {self._settings.runtime_url}: `gemma3n engine start` starts one, --runtime-url names another."
             raise EngineUnavailable(f"{error.message} {hint}") from error
 
+    def hear(self, program: Program, arguments: dict[str, Any], told: Callable[[Event], object]) -> Done:
+        """Run a program and hand each of its events to `told`. Raises as `answer` does."""
+        return self._run(self._tell(program, arguments, told))
+
+    async def _tell(self, program: Program, arguments: dict[str, Any], told: Callable[[Event], object]) -> Done:
+        async for event in self._events(program, arguments):
+            told(event)
+        assert isinstance(event, Done)
+        return event
+
     async def _answer(self, program: Program, arguments: dict[str, Any], heard: Callable[[str], object]) -> Done:
-        budget = Budget(self._settings.run_timeout, self._settings.max_calls)
-        events = running.stream(program, arguments, self._endpoint, self._sampling, budget)
+        events = self._events(program, arguments)
         return await (show_json(events) if self._as_json else show(events, heard))
+
+    def _events(self, program: Program, arguments: dict[str, Any]) -> AsyncGenerator[Event]:
+        budget = Budget(self._settings.run_timeout, self._settings.max_calls)
+        return running.stream(program, arguments, self._endpoint, self._sampling, budget)

@@ -1,0 +1,169 @@
+"""`gemma3n transcribe`: recordings into texts and subtitles, on the terminal, beside the files or where -o says."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic_core import to_json
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gemma3n_sgl.conversation import Recording
+from gemma3n_sgl.errors import Gemma3nError, InvalidValue, MediaError
+from gemma3n_sgl.events import Done, Segment
+from gemma3n_sgl.media import Limits, open_recording, playing_time
+from gemma3n_sgl.media.sniffing import HEAD, sound_kind
+from gemma3n_sgl.openai.writing import usage
+from gemma3n_sgl.subtitles import srt, vtt
+from gemma3n_sgl.terminal.given import STDIN
+from gemma3n_sgl.terminal.showing import console, say, tell_error
+
+Format = Literal["txt", "srt", "vtt", "json"]
+Hear = Callable[[Recording, Callable[[Segment], None], Callable[[str], None]], Done]
+"""Hears a recording; the second and third argument are told of each segment and each piece of text."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording, and the file its text goes to (None: the standard output)."""
+
+    name: str
+    source: Path | None
+    target: Path | None
+
+    def recording(self) -> Recording:
+        if self.source is None:
+            return open_recording(sys.stdin.buffer, limits=Limits(), name=self.name)
+        return open_recording(self.source, limits=Limits(), name=self.name)
+
+
+def jobs_of(files: list[str], output: str, format_: Format) -> list[Job]:
+    """What there is to do. A folder stands for the recordings in it. Raises InvalidValue where that can't be said."""
+    sources = [source for file in files for source in _sources(file)]
+    if not sources:
+        raise InvalidValue("There is no recording there. Give files of sound, or folders that hold some.")
+    into = Path(output) if output else None
+    several = len(sources) > 1
+    if into and several and into.suffix and not into.is_dir():
+        raise InvalidValue(f"{len(sources)} recordings don't go into one file. Give -o a folder.")
+    jobs = []
+    for source in sources:
+        name = STDIN if source is None else str(source)
+        stem = "recording" if source is None else source.stem
+        if into is None:
+            target = source.with_suffix(f".{format_}") if several and source else None
+        else:
+            target = into / f"{stem}.{format_}" if several or into.is_dir() or output.endswith(os.sep) else into
+        jobs.append(Job(name, source, target))
+    if len({job.target for job in jobs if job.target}) < sum(job.target is not None for job in jobs):
+        raise InvalidValue("Two recordings have the same name, and would go into one file. Give them one at a time.")
+    return jobs
+
+
+def format_of(output: str, given: Format | None) -> Format:
+    """The format that is asked for, else that of the output's name, else plain text."""
+    suffix = Path(output).suffix.lstrip(".").lower()
+    if given is None and suffix in ("txt", "srt", "vtt", "json"):
+        return suffix  # type: ignore[return-value]  # just seen to be one of them
+    return given or "txt"
+
+
+def transcribe_all(jobs: list[Job], format_: Format, hear: Hear, *, again: bool) -> int:
+    """Do them one after the other; one that fails is told and the others go on. How many failed."""
+    failed = 0
+    for job in jobs:
+        if job.target and job.target.exists() and not again:
+            say(f"{job.target} is there already; --again hears {job.name} anew.", "dim")
+            continue
+        try:
+            _transcribe(job, format_, hear)
+        except Gemma3nError as error:
+            failed += 1
+            tell_error(type(error)(f"{job.name}: {error.message}"))
+    return failed
+
+
+def _transcribe(job: Job, format_: Format, hear: Hear) -> None:
+    recording = job.recording()
+    live = job.target is None and format_ == "txt"
+    with _bar(job.name, recording, shown=not live) as heard:
+        done = hear(recording, lambda segment: heard(segment.end), _write if live else lambda text: None)
+    if live:
+        _write("\n")
+    elif job.target is None:
+        _write(_text(done, format_))
+    else:
+        _save(job.target, _text(done, format_))
+        say(f"{job.name} → {job.target}", whole=True)
+    for segment in done.segments:
+        if segment.error:
+            say(f"{job.name}: {segment.text} {segment.error}", "yellow")
+
+
+def _text(done: Done, format_: Format) -> str:
+    if format_ == "srt":
+        return srt(done.segments)
+    if format_ == "vtt":
+        return vtt(done.segments)
+    if format_ == "txt":
+        return done.answer.strip() + "\n"
+    segments = [{"start": s.start, "end": s.end, "text": s.text} | ({"error": s.error} if s.error else {}) for s in done.segments]
+    whole: dict[str, Any] = {"text": done.answer.strip(), "segments": segments, "usage": usage(done.usage)}
+    return to_json(whole).decode() + "\n"
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _save(target: Path, text: str) -> None:
+    """Write a file that is whole or not there."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False) as new:
+            new.write(text)
+        Path(new.name).chmod(0o644)
+        Path(new.name).replace(target)
+    except OSError as error:
+        raise MediaError(f"{target} can't be written: {(error.strerror or 'unknown reason').lower()}.") from None
+
+
+@contextmanager
+def _bar(name: str, recording: Recording, *, shown: bool) -> Iterator[Callable[[float], None]]:
+    """A bar that fills as the recording is heard, where somebody watches."""
+    there = console(stderr=True)
+    if not (shown and there.is_terminal):
+        yield lambda seconds: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=there, transient=True) as progress:
+        task = progress.add_task(Path(name).name, total=playing_time(recording))
+        yield lambda seconds: progress.update(task, completed=seconds)
+
+
+def _sources(given: str) -> Iterator[Path | None]:
+    if given == STDIN:
+        yield None
+        return
+    path = Path(given).expanduser()
+    if path.is_dir():
+        yield from sorted(file for file in path.rglob("*") if file.is_file() and _is_sound(file))
+    elif path.exists():
+        yield path
+    else:
+        raise InvalidValue(f"There is no file {given!r}. Check its name.")
+
+
+def _is_sound(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return sound_kind(opened.read(HEAD)) is not None
+    except OSError:
+        return False

@@ -1,0 +1,82 @@
+"""`gemma3n transcribe`: recordings and folders of them become texts and subtitles; one that fails loses none of the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scripted_engine import Die, Reply, ScriptedEngine
+
+from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.terminal.transcribing import format_of, jobs_of
+
+MEDIA = Path(__file__).parent / "media"
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Path:
+    folder = tmp_path / "talks"
+    (folder / "deeper").mkdir(parents=True)
+    shutil.copy(MEDIA / "314.mp3", folder / "a.mp3")
+    shutil.copy(MEDIA / "314.ogg", folder / "deeper" / "b.ogg")
+    (folder / "notes.mp3").write_text("no sound at all")
+    return folder
+
+
+def gemma3n(engine: ScriptedEngine, *words: str | Path, stdin: bytes = b"", code: int = 0) -> tuple[str, str]:
+    env = os.environ | {"GEMMA3N_RUNTIME_URL": engine.url, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-m", "cli", "transcribe", *map(str, words)], env=env, input=stdin, capture_output=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def test_one_recording_is_told_as_it_is_heard_and_a_pipe_is_one(scripted: ScriptedEngine):
+    scripted.script = Reply("three one four")
+    assert gemma3n(scripted, MEDIA / "314.mp3")[0] == "three one four\n"
+    out, _ = gemma3n(scripted, "-", "--format", "srt", stdin=(MEDIA / "314.mp3").read_bytes())
+    assert out.startswith("1\n00:00:00,") and out.endswith("three one four\n")
+
+
+def test_a_folder_becomes_a_folder_of_texts_and_nothing_is_heard_twice(scripted: ScriptedEngine, talks: Path, tmp_path: Path):
+    scripted.script = Reply("heard")
+    gemma3n(scripted, talks, "-o", f"{tmp_path}/out/", "--json")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.json", "b.json"]
+    written = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert written["text"] == written["segments"][0]["text"] == "heard" and written["segments"][0]["end"] > 0.5
+    calls = len(scripted.requests)
+    _, said = gemma3n(scripted, talks, "-o", f"{tmp_path}/out/", "--json")
+    assert len(scripted.requests) == calls and said.count("is there already") == 2
+    gemma3n(scripted, talks, "-o", f"{tmp_path}/out/", "--json", "--again")
+    assert len(scripted.requests) > calls
+
+
+def test_one_that_fails_loses_none_of_the_others_and_leaves_no_half_file(scripted: ScriptedEngine, talks: Path):
+    scripted.script = Reply("heard")
+    _, said = gemma3n(scripted, talks / "notes.mp3", talks / "a.mp3", code=1)
+    assert "notes.mp3: This is no sound" in said and (talks / "a.txt").read_text() == "heard\n"
+    scripted.script = Reply(fault=Die())
+    gemma3n(scripted, talks / "deeper" / "b.ogg", "-o", talks / "b.srt", code=1)
+    assert sorted(file.name for file in talks.iterdir()) == ["a.mp3", "a.txt", "deeper", "notes.mp3"]
+
+
+def test_the_outputs_name_tells_the_format():
+    assert [format_of(name, None) for name in ("x.srt", "x.VTT", "x.json", "x", "")] == ["srt", "vtt", "json", "txt", "txt"]
+    assert format_of("x.srt", "json") == "json"
+
+
+def test_what_cant_be_done_is_said_before_anything_is_heard(talks: Path, tmp_path: Path):
+    with pytest.raises(InvalidValue, match="no file"):
+        jobs_of(["absent.mp3"], "", "txt")
+    with pytest.raises(InvalidValue, match="into one file"):
+        jobs_of([str(talks)], "all.txt", "txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidValue, match="no recording"):
+        jobs_of([str(tmp_path / "empty")], "", "txt")
+    shutil.copy(MEDIA / "314.mp3", talks / "deeper" / "a.mp3")
+    with pytest.raises(InvalidValue, match="same name"):
+        jobs_of([str(talks)], f"{tmp_path}/out/", "txt")
