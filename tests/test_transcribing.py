@@ -35,6 +35,7 @@ def gemma3n(engine: ScriptedEngine, *words: str | Path, stdin: bytes = b"", code
     return done.stdout.decode(), done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_one_recording_is_told_as_it_is_heard_and_a_pipe_is_one(scripted: ScriptedEngine):
     scripted.script = Reply("three one four")
     assert gemma3n(scripted, MEDIA / "314.mp3")[0] == "three one four\n"
@@ -42,6 +43,7 @@ def test_one_recording_is_told_as_it_is_heard_and_a_pipe_is_one(scripted: Script
     assert out.startswith("1\n00:00:00,") and out.endswith("three one four\n")
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_folder_of_texts_and_nothing_is_heard_twice(scripted: ScriptedEngine, talks: Path, tmp_path: Path):
     scripted.script = Reply("heard")
     gemma3n(scripted, talks, "-o", f"{tmp_path}/out/", "--json")
@@ -55,6 +57,7 @@ def test_a_folder_becomes_a_folder_of_texts_and_nothing_is_heard_twice(scripted:
     assert len(scripted.requests) > calls
 
 
+@pytest.mark.slow
 def test_one_that_fails_loses_none_of_the_others_and_leaves_no_half_file(scripted: ScriptedEngine, talks: Path):
     scripted.script = Reply("heard")
     _, said = gemma3n(scripted, talks / "notes.mp3", talks / "a.mp3", code=1)
