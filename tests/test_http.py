@@ -247,6 +247,8 @@ BAD: dict[str, tuple[Any, int, str | None, str]] = {
     "unknown field": ({"tempreture": 1}, 400, "tempreture", "not a field"),
     "unsupported field": ({"functions": [{"name": "f"}]}, 400, "functions", "not supported"),
     "tools without a function": ({"tools": [{"type": "function"}]}, 400, "tools[0].function", "missing"),
+    "unknown tool choice": ({"tool_choice": "maybe"}, 400, "tool_choice", "'required'"),
+    "bias of no token": ({"logit_bias": {"a": 1}}, 400, "logit_bias.a", "match"),
     "unknown role": ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages[0].role", "robot"),
     "unknown part": ({"messages": talk({"type": "video"})}, 400, "messages[0].content[0].type", "video"),
     "part without type": ({"messages": talk({})}, 400, "messages[0].content[0].type", "None"),

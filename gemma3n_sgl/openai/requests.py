@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,6 +38,10 @@ NOTHING: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 """Fields of OpenAI's that are not honoured, with the values of theirs that ask for nothing (as null always does)."""
+
+
+_BRANCH = re.compile(r"(list|literal)\[|constrained-|(str|\[key\]|NamedTool)$")
+"""What pydantic puts into the place of an error that no client wrote: which branch of a union, and that it is about a key."""
 
 
 class FunctionGiven(BaseModel):
@@ -264,7 +269,7 @@ def invalid(error: ValidationError) -> InvalidValue:
     first = next((e for e in errors if not e["type"].endswith("_type") and e["loc"][:1] == errors[0]["loc"][:1]), errors[0])  # of a union
     if first["type"] == "json_invalid":
         return InvalidValue("The body is not valid JSON. Send a JSON object with `model` and `messages`.")
-    place = [part for part in first["loc"] if not (isinstance(part, str) and (part.startswith(("list[", "constrained-")) or part == "str"))]
+    place = [part for part in first["loc"] if not (isinstance(part, str) and _BRANCH.match(part))]
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
     if not param:
         return InvalidValue("The body must be a JSON object with `model` and `messages`.")
