@@ -32,7 +32,8 @@ def client() -> Path:
     for name in ("client.mjs", "package.json", "package-lock.json"):
         shutil.copy(HERE / name, BUILT / name)
     if not whole:
-        done = npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"], return_completed_process=True, cwd=BUILT, capture_output=True, text=True)
+        command = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+        done = npm(command, return_completed_process=True, cwd=BUILT, capture_output=True, text=True)
         if UNREACHABLE.search(done.stderr):
             built.unlink()
             pytest.skip("the npm registry can't be reached, and OpenAI's client for Node is not here yet")
