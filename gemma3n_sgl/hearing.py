@@ -25,6 +25,9 @@ AT_ONCE = 16
 FAILURES = (EngineError, Overloaded)
 """What may be better at a second try."""
 
+GIVES_UP = 8
+"""Clips on which the engine fails, with none heard before them, until the others are left."""
+
 HEARD = "heard"
 """The step in which a clip is heard, where its answer comes of a second question."""
 
@@ -50,8 +53,8 @@ def hear(
     step. `as_text` says how a part stands in `s[name]`, if not as running text.
 
     A clip on which the engine fails is asked about once more, and then told with its time in place of an answer (`Segment.error`). Raises the
-    engine's error if it fails on all, or is not there to begin with; MediaError where the bytes hold no sound; TooLarge beyond the recording's limit.
-    Under SGLang's own `run` an engine's error ends the run, as ever.
+    engine's error if it fails on all, or on the first 8, or is not there to begin with; MediaError where the bytes hold no sound; TooLarge beyond
+    the recording's limit. Under SGLang's own `run` an engine's error ends the run, as ever.
     """
     question = _Question(s, name, prompt, then, context)
     account = _Account(s, name, as_text)
@@ -190,6 +193,7 @@ class _Account:
         self._joiner = Joiner(self._tell if as_text is None else lambda text: None)
         self._told: list[str] = []
         self._unheard: list[tuple[Damage, Gemma3nError | None]] = []
+        self._errors: dict[float, str] = {}
         self._open: Clip | None = None
         self._heard = False
         self.segments: list[Segment] = []
@@ -216,10 +220,14 @@ class _Account:
         try:
             text = part.text()
         except FAILURES as error:
-            if isinstance(error, EngineUnavailable) and not self._heard:
+            if not self._heard and (isinstance(error, EngineUnavailable) or len(self._unheard) >= GIVES_UP - 1):
                 raise
-            self._unheard.append((Damage(clip.start, clip.end), error))
-            self._joiner.close()
+            if self._open is clip:
+                self._errors[clip.start] = error.message
+                self._joiner.fail(_unheard(clip))
+            else:
+                self._unheard.append((Damage(clip.start, clip.end), error))
+                self._joiner.close()
         else:
             self._add(clip, go_on(part.told, text))
             self._joiner.end()
@@ -238,21 +246,21 @@ class _Account:
         if self._open is not clip:
             self._tell_unheard()
             self._open, self._heard = clip, True
-            self._joiner.begin(repeats=clip.repeats, runs_on=clip.runs_on, done=partial(self._segment, clip.start, clip.end, None))
+            self._joiner.begin(repeats=clip.repeats, runs_on=clip.runs_on, done=partial(self._segment, clip.start, clip.end))
         self._joiner.add(text)
 
     def _tell_unheard(self) -> None:
         for span, error in self._unheard:
-            why = "The sound is damaged here." if error is None else error.message
-            self._joiner.begin(repeats=False, runs_on=False, done=partial(self._segment, span.start, span.end, why))
-            self._joiner.add(f"[{clock(span.start)}–{clock(span.end)} could not be heard]")
+            self._errors[span.start] = "The sound is damaged here." if error is None else error.message
+            self._joiner.begin(repeats=False, runs_on=False, done=partial(self._segment, span.start, span.end))
+            self._joiner.add(_unheard(span))
             self._joiner.end()
         self._unheard.clear()
 
-    def _segment(self, start: float, end: float, error: str | None, text: str) -> None:
+    def _segment(self, start: float, end: float, text: str) -> None:
         if not text:
             return
-        segment = Segment(start, end, text, error)
+        segment = Segment(start, end, text, self._errors.pop(start, None))
         self.segments.append(segment)
         tell_segment(self._s, segment)
         if self._as_text is not None:
@@ -262,6 +270,10 @@ class _Account:
         self._told.append(text)
         if self._streams:
             tell_text(self._s, text)
+
+
+def _unheard(span: Clip | Damage) -> str:
+    return f"[{clock(span.start)}–{clock(span.end)} could not be heard]"
 
 
 def clock(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """Texts of clips, heard in order, as one running text, told as soon as nothing that comes later can change it.
 
 Where one clip's sound begins with the last moments of the one before, both texts hold the words said there, and at their ends perhaps one that
-was cut in two. `seam` finds the longest run of words they share there: the first text is kept to its end, the second from its end on. So a
-word is told once, and in the version of the clip in which it is whole: up to two words may stand on the far side of the run, since
-what is heard twice is two seconds long and a cut word is heard as two at most.
+was cut in two. `seam` finds the longest run of words they share there: the first text is kept to its middle, where the clips were cut, and the
+second goes on from there. So a word is told once, and in the version of a clip in which it is whole: at most two words of either text stand
+beyond the run, since a cut word is heard as two at most.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def seam(before: str, after: str) -> tuple[int, int]:
         for j in range(min(_STRAY + 1, len(right))):
             run = _run(left[i:], right[j:])
             if run > best and len(left) - i - run <= _STRAY:
-                best, found = run, (left[i + run - 1].end(), right[j + run - 1].end())
+                half = (run - 1) // 2
+                best, found = run, (left[i + half].end(), right[j + half].end())
     return found
 
 
@@ -72,39 +73,47 @@ class Joiner:
         """A piece of the part that was begun last."""
         part = self._parts[-1]
         part.waiting += text
-        if not part.matched and len(_WORD.findall(part.waiting)) > HELD:
+        if part.matched or len(_WORD.findall(part.waiting)) > HELD:
             self._match()
-        if part.matched:
             self._flow(part, HELD if part.runs_on else 0)
 
     def end(self) -> None:
         """The part that was begun last is whole."""
-        part = self._parts[-1]
-        if not part.matched:
+        if self._parts[-1].runs_on:
             self._match()
-        if part.runs_on:
-            self._flow(part, HELD)
+            self._flow(self._parts[-1], HELD)
         else:
             self.close()
 
+    def fail(self, instead: str) -> None:
+        """The part that was begun last does not become whole: `instead` is told in place of all of it that is not told yet."""
+        part = self._parts[-1]
+        part.waiting = ""
+        self._match()
+        part.waiting = f" {instead}"
+        self.close()
+
     def close(self) -> None:
         """Nothing that comes repeats what was said so far."""
-        for part in self._parts:
-            part.matched = True
-            self._flow(part, 0)
-            part.done(part.said)
-        self._parts.clear()
+        if self._parts:
+            self._match()
+            self._finish(self._parts.pop())
+
+    def _finish(self, part: _Part) -> None:
+        self._flow(part, 0)
+        part.done(part.said)
 
     def _match(self) -> None:
-        before, part = self._parts
+        """Take out of the last part, if that is still to do, what the one before has told."""
+        if self._parts[-1].matched:
+            return
+        before, part = self._parts.pop(0), self._parts[-1]
         kept, goes_on = seam(before.waiting, part.waiting)
         end = re.compile(r"[^\w\s]*").match(part.waiting, goes_on) if goes_on else None
         before.waiting = before.waiting[:kept] + (end[0] if end else "")
         part.waiting = part.waiting[end.end() if end else 0 :]
         part.matched = True
-        self._parts.remove(part)
-        self.close()
-        self._parts.append(part)
+        self._finish(before)
 
     def _flow(self, part: _Part, held: int) -> None:
         """Tell what waits in a part, but for its last words; white space only before something else."""

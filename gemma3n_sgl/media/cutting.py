@@ -132,20 +132,28 @@ class Cutter:
         yield self._clip(loud, silent, window)
 
     def _clip(self, loud: NDArray[np.intp], begin: int, window: NDArray[np.float32]) -> Clip:
-        first, end, clean = int(loud[0]), self._end(loud, begin, len(window)), True
+        lead, end = 0, self._end(loud, begin, len(window))
         if not end:
-            clean = False
             limit = begin + self._longest - self._repeated
             start = limit - round(self._longest * _SEARCHED)
             end = start + quietest(window[start:limit])
-        repeats = first < self._lead
-        hear_until = end + (MARGIN if clean else self._repeated)
-        start_second = (self._origin / HOP + (self._lead if repeats else first)) / HOPS
-        clip = Clip(start_second, (self._origin / HOP + end) / HOPS, self._sound(begin, hear_until), repeats, not clean and self._repeated > 0)
-        lead = 0 if clean else self._repeated
+            last = int(loud[np.searchsorted(loud, end) - 1])
+            lead, end = (self._repeated, end) if end - last <= self._repeated else (0, last + 1)
+        hear_until = end + lead if lead else min([end + MARGIN, begin + self._longest, *loud[np.searchsorted(loud, end) :][:1]])
+        repeats = bool(loud[0] < self._lead)
+        clip = Clip(
+            start=self._second(self._lead if repeats else int(loud[0])),
+            end=self._second(end),
+            sound=self._sound(begin, int(hear_until)),
+            repeats=repeats,
+            runs_on=lead > 0,
+        )
         self._drop(end - lead)
         self._lead = lead
         return clip
+
+    def _second(self, hop: int) -> float:
+        return (self._origin / HOP + hop) / HOPS
 
     def _end(self, loud: NDArray[np.intp], begin: int, length: int) -> int:
         """The hop behind the last loud one before the silence that ends the clip; 0 where there is no silence in reach."""
@@ -156,12 +164,14 @@ class Cutter:
         silences = ends[near & (pauses >= self._silence)]
         if len(silences):
             return int(silences[0])
-        near &= (ends > limit - round(self._longest * _SEARCHED)) & (pauses > _PAUSE)
-        return int(ends[near][np.argmax(pauses[near])]) if near.any() else 0
+        near &= (ends + pauses > limit - round(self._longest * _SEARCHED)) & (pauses > _PAUSE)
+        return int(ends[near][::-1][np.argmax(pauses[near][::-1])]) if near.any() else 0
 
     def _sound(self, begin: int, end: int) -> Audio:
+        """The sound, never too short, and filled up to the longest if it is nearly that: an engine takes clips of one length together."""
         samples = self._samples[begin * HOP : end * HOP]
-        return Audio.from_pcm(samples.tobytes().ljust(round(MIN_CLIP_SECONDS * SAMPLE_RATE) * 2, b"\0"))
+        filled = self._longest * HOP if len(samples) > (1 - _SEARCHED) * self._longest * HOP else round(MIN_CLIP_SECONDS * SAMPLE_RATE)
+        return Audio.from_pcm(samples.tobytes().ljust(2 * filled, b"\0"))
 
     def _drop(self, hops: int) -> None:
         self._samples = self._samples[hops * HOP :]
