@@ -3,6 +3,7 @@
 from gemma3n_sgl.bridge import offload
 from gemma3n_sgl.calling import Tool, any_of, arguments, with_tools
 from gemma3n_sgl.client import Gemma, connect
+from gemma3n_sgl.condensing import condensed
 from gemma3n_sgl.conversation import Audio, Conversation, Image, Recording, Turn
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Segment, Step, Token, ToolCall, Usage
@@ -10,12 +11,14 @@ from gemma3n_sgl.hearing import hear, written
 from gemma3n_sgl.language import assistant, audio, image, turns, user
 from gemma3n_sgl.media import open_audio, open_image, open_recording, tiles
 from gemma3n_sgl.sampling import Sampling
+from gemma3n_sgl.subtitles import Cues
 
 __all__ = [
     "Arguments",
     "Audio",
     "Call",
     "Conversation",
+    "Cues",
     "Delta",
     "Done",
     "Gemma",
@@ -34,6 +37,7 @@ __all__ = [
     "arguments",
     "assistant",
     "audio",
+    "condensed",
     "connect",
     "hear",
     "image",

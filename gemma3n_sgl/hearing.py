@@ -12,21 +12,18 @@ from sglang.lang.interpreter import ProgramState
 
 from gemma3n_sgl.bridge import offload
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Conversation, Part, Recording, Turn
-from gemma3n_sgl.errors import EngineError, EngineUnavailable, Gemma3nError, Overloaded
+from gemma3n_sgl.errors import EngineError, Overloaded
 from gemma3n_sgl.events import Segment
-from gemma3n_sgl.executor import ANSWER, LoopExecutor, tell_segment, tell_text
-from gemma3n_sgl.joining import Joiner, go_on
+from gemma3n_sgl.executor import LoopExecutor
 from gemma3n_sgl.language import assistant, user
 from gemma3n_sgl.media import Clip, Damage, batches
+from gemma3n_sgl.transcript import Transcript
 
 AT_ONCE = 16
 """Clips of one recording that are heard side by side: enough to keep an engine busy, and some 50 MB at most."""
 
 FAILURES = (EngineError, Overloaded)
 """What may be better at a second try."""
-
-GIVES_UP = 8
-"""Clips on which the engine fails, with none heard before them, until the others are left."""
 
 HEARD = "heard"
 """The step in which a clip is heard, where its answer comes of a second question."""
@@ -57,7 +54,7 @@ def hear(
     the recording's limit. Under SGLang's own `run` an engine's error ends the run, as ever.
     """
     question = _Question(s, name, prompt, then, context)
-    account = _Account(s, name, as_text)
+    transcript = Transcript(s, name, as_text)
     coming = batches(recording, clip_seconds, overlap=not then)
     going: deque[_Hearing | Damage] = deque()
     more: list[Clip | Damage] | None = []
@@ -65,12 +62,11 @@ def hear(
         if more is not None and len(going) < AT_ONCE and not (going and _is_over(going[0])):
             more = offload(next, coming, None)
             going.extend(_Hearing(question, part) if isinstance(part, Clip) else part for part in more or ())
-            account.listen_to(going)
         else:
-            account.settle(going.popleft())
-            account.listen_to(going)
-    s[name] = account.close()
-    return account.segments
+            _settle(transcript, going.popleft())
+        _attend(transcript, going)
+    s[name] = transcript.close()
+    return transcript.segments
 
 
 def written(s: ProgramState, conversation: Conversation) -> Conversation:
@@ -180,104 +176,27 @@ class _Hearing:
             parent.forks.remove(self._fork.stream_executor)
 
 
+def _attend(transcript: Transcript, going: deque[_Hearing | Damage]) -> None:
+    """It is the first one's turn; where the engine has failed on another, that is asked about again."""
+    for part in going:
+        if isinstance(part, _Hearing):
+            part.look_after()
+    if going and isinstance(first := going[0], _Hearing) and first.listener is None:
+        first.listen(partial(transcript.add, first.clip))
+
+
+def _settle(transcript: Transcript, part: _Hearing | Damage) -> None:
+    """Wait for the part whose turn it is, and tell what is left of it."""
+    if isinstance(part, Damage):
+        transcript.miss(part)
+        return
+    try:
+        text = part.text()
+    except FAILURES as error:
+        transcript.fail(part.clip, error)
+    else:
+        transcript.end(part.clip, text, part.told)
+
+
 def _is_over(part: _Hearing | Damage) -> bool:
     return isinstance(part, Damage) or part.is_over()
-
-
-class _Account:
-    """What was heard, in order, and the telling of it. What could not be heard is told once something could."""
-
-    def __init__(self, s: ProgramState, name: str, as_text: Callable[[Segment], str] | None) -> None:
-        self._s, self._as_text = s, as_text
-        self._streams = name == ANSWER and not getattr(s.stream_executor, "is_fork", False)
-        self._joiner = Joiner(self._tell if as_text is None else lambda text: None)
-        self._told: list[str] = []
-        self._unheard: list[tuple[Damage, Gemma3nError | None]] = []
-        self._errors: dict[float, str] = {}
-        self._open: Clip | None = None
-        self._heard = False
-        self.segments: list[Segment] = []
-
-    def listen_to(self, going: deque[_Hearing | Damage]) -> None:
-        """It is the first one's turn; the others are looked after."""
-        for part in going:
-            if isinstance(part, _Hearing):
-                part.look_after()
-        if going and isinstance(first := going[0], _Hearing) and first.listener is None:
-            first.listen(lambda piece: self._add(first.clip, piece))
-
-    def settle(self, part: _Hearing | Damage) -> None:
-        """Wait for the part whose turn it is, and tell what is left of it."""
-        if isinstance(part, Damage):
-            self._unheard.append((part, None))
-        else:
-            self._settle(part)
-        if self._heard:
-            self._tell_unheard()
-
-    def _settle(self, part: _Hearing) -> None:
-        clip = part.clip
-        try:
-            text = part.text()
-        except FAILURES as error:
-            if not self._heard and (isinstance(error, EngineUnavailable) or len(self._unheard) >= GIVES_UP - 1):
-                raise
-            if self._open is clip:
-                self._errors[clip.start] = error.message
-                self._joiner.fail(_unheard(clip))
-            else:
-                self._unheard.append((Damage(clip.start, clip.end), error))
-                self._joiner.close()
-        else:
-            self._add(clip, go_on(part.told, text))
-            self._joiner.end()
-        self._open = None
-
-    def close(self) -> str:
-        """The whole text. Raises the engine's error if nothing could be heard for its sake."""
-        errors = [error for _, error in self._unheard if error is not None]
-        if errors and not self._heard:
-            raise errors[0]
-        self._tell_unheard()
-        self._joiner.close()
-        return "".join(self._told)
-
-    def _add(self, clip: Clip, text: str) -> None:
-        if self._open is not clip:
-            self._tell_unheard()
-            self._open, self._heard = clip, True
-            self._joiner.begin(repeats=clip.repeats, runs_on=clip.runs_on, done=partial(self._segment, clip.start, clip.end))
-        self._joiner.add(text)
-
-    def _tell_unheard(self) -> None:
-        for span, error in self._unheard:
-            self._errors[span.start] = "The sound is damaged here." if error is None else error.message
-            self._joiner.begin(repeats=False, runs_on=False, done=partial(self._segment, span.start, span.end))
-            self._joiner.add(_unheard(span))
-            self._joiner.end()
-        self._unheard.clear()
-
-    def _segment(self, start: float, end: float, text: str) -> None:
-        if not text:
-            return
-        segment = Segment(start, end, text, self._errors.pop(start, None))
-        self.segments.append(segment)
-        tell_segment(self._s, segment)
-        if self._as_text is not None:
-            self._tell(self._as_text(segment))
-
-    def _tell(self, text: str) -> None:
-        self._told.append(text)
-        if self._streams:
-            tell_text(self._s, text)
-
-
-def _unheard(span: Clip | Damage) -> str:
-    return f"[{clock(span.start)}–{clock(span.end)} could not be heard]"
-
-
-def clock(seconds: float) -> str:
-    """A time in a recording, as players show it: 0:58, 1:02:03."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -29,7 +29,7 @@ from gemma3n_sgl.settings import Settings
 
 EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
-HEARERS = {"transcribe": "transcribe", "translate": "translate"}
+HEARERS = {"transcribe": "transcribe", "translate": "translate_speech"}
 """The program for each task."""
 
 WHISPERS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")

@@ -11,7 +11,9 @@ from gemma3n_sgl import Audio, Conversation, Image, Recording
 from gemma3n_sgl.errors import ModelNotFound
 from gemma3n_sgl.registry import Registry
 
-BUILT_IN = ["audio", "chat", "compare", "describe", "tools", "transcribe", "translate", "vision"]
+BUILT_IN = [
+    "ask_recording", "audio", "chat", "compare", "describe", "minutes", "subtitles", "tools", "transcribe", "translate_speech", "vision",
+]  # fmt: skip
 PICTURE = Image(b"", width=1, height=1, media_type="image/png")
 CLIP = Audio.from_pcm(b"\0\0")
 
