@@ -3,6 +3,12 @@
 The engine's own way with a JSON schema leaves lengths, digits, items and white space open, and a small model then runs on for ever. So a
 schema is compiled here, into the EBNF that xgrammar reads, as JSON on one line with a bound for whatever the schema leaves open. The bounds
 shrink with the answer's budget of tokens, so that it closes within it; what a schema itself demands is always kept.
+
+A zero-width space that makes a control token harmless falls inside a string, where JSON allows it: what is written still parses.
+
+A grammar that it can't compile the engine (SGLang 0.5.23) answers with 400 within milliseconds, in a stream with an event that tells of an
+abort (its one token is noise), and goes on. What it compiles and then takes seconds over for every token holds up every other request: such
+grammars are what must not get through here.
 """
 
 from __future__ import annotations
@@ -13,21 +19,20 @@ from functools import lru_cache
 from typing import Any
 
 from gemma3n_sgl.errors import InvalidValue
-from gemma3n_sgl.forms.grammar import Grammar, Oversize
-from gemma3n_sgl.forms.patterns import pattern
-from gemma3n_sgl.forms.schema import LADDER, Compiler
+from gemma3n_sgl.forms.bounds import LEVELS, MOST_DEPTH, MOST_SCHEMA, UNASKED, UNASKED_TOKENS, Bounds
+from gemma3n_sgl.forms.grammar import Grammar, Impossible, Unkept
+from gemma3n_sgl.forms.patterns import Pattern
+from gemma3n_sgl.forms.reading import Document
+from gemma3n_sgl.forms.values import Spot, Values
 from gemma3n_sgl.forms.written import check_grammar
 
-DEFAULT_TOKENS = 2048
-"""The budget of an answer whose request names none."""
-
-MOST_SCHEMA = 65_536
-"""Characters of a schema."""
+OPEN_REPEAT = 256
+"""Tokens for an open repeat of a client's own pattern."""
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """What an answer must look like, as a grammar for the engine; every answer it allows ends."""
+    """What an answer must look like, as a grammar for the engine."""
 
     ebnf: str
 
@@ -37,40 +42,16 @@ class Constraint:
 
 
 def json_schema(schema: Any, *, tokens: int | None = None, param: str = "response_format") -> Constraint:
-    """JSON that fits `schema` and closes within `tokens`. InvalidValue names the keyword that can't be kept, and its place.
+    """JSON that fits `schema` and closes within `tokens`, if the schema's own demands allow. InvalidValue names the keyword that can't be kept.
 
-    Objects have their properties in the schema's order, and no others where it names some; unknown formats are taken for annotations.
+    Objects have their properties in the schema's order, and no others unless `additionalProperties` asks for them or it names none.
     """
     try:
-        text = json.dumps(schema)
+        return _constraint(_text(schema), tokens)
+    except Unkept as unkept:
+        raise InvalidValue(f"The schema {unkept.says}.", param=param) from None
     except RecursionError:
-        text = " " * (MOST_SCHEMA + 1)
-    if len(text) > MOST_SCHEMA:
-        raise InvalidValue(f"The schema is larger than {MOST_SCHEMA} characters. Simplify it.", param=param)
-    return _compiled(text, DEFAULT_TOKENS if tokens is None else tokens, param)
-
-
-@lru_cache(maxsize=128)
-def _compiled(schema_text: str, budget: int, param: str) -> Constraint:
-    """Asked for again and again: a program's own schema, the tools of a talk."""
-    schema = json.loads(schema_text)
-    text, oversize = "", None
-    for bounds in LADDER:
-        try:
-            text, cost = Compiler(schema, bounds, param).compile()
-        except Oversize as error:
-            oversize = error
-        except InvalidValue:
-            if not text:
-                raise
-            break  # within tighter bounds a recursion has no room to end
-        else:
-            if cost <= budget:
-                break
-    if not text and oversize is not None:
-        oversize.param = param
-        raise oversize
-    return Constraint(text)
+        raise InvalidValue("The schema is nested too deep.", param=param) from None
 
 
 def json_object(*, tokens: int | None = None) -> Constraint:
@@ -79,13 +60,61 @@ def json_object(*, tokens: int | None = None) -> Constraint:
 
 
 def regex(text: str, *, tokens: int | None = None, param: str = "regex") -> Constraint:
-    """Text that the whole of a regular expression matches; what it repeats without end is repeated at most 128 times."""
+    """Text that the whole of a regular expression matches; its open repeats end."""
     grammar = Grammar()
-    expr, _, _ = pattern(grammar, text, most=128, json=False, param=param)
-    return Constraint(grammar.text(expr))
+    try:
+        room = OPEN_REPEAT if tokens is None else max(1, min(OPEN_REPEAT, tokens // 2))
+        return Constraint(grammar.written(Pattern(grammar, text, tokens=room, in_json=False).whole()))
+    except Unkept as unkept:
+        raise InvalidValue(f"The pattern {unkept.says}.", param=param) from None
 
 
 def ebnf(text: str, *, param: str = "ebnf") -> Constraint:
     """Text by a grammar in xgrammar's own EBNF, with a rule `root`. It is checked for what would hurt the engine, but not bounded."""
     check_grammar(text, param)
     return Constraint(text)
+
+
+def _text(schema: Any) -> str:
+    try:
+        text = json.dumps(schema, allow_nan=False)
+    except ValueError:
+        raise Unkept("has a number that JSON has no word for") from None
+    if len(text) > MOST_SCHEMA:
+        raise Unkept(f"has more than {MOST_SCHEMA} characters")
+    return text
+
+
+@lru_cache(maxsize=128)
+def _constraint(schema_text: str, tokens: int | None) -> Constraint:
+    """Asked for again and again: a program's own schema, the tools of a talk."""
+    levels, budget = (UNASKED, UNASKED_TOKENS) if tokens is None else (LEVELS, tokens)
+    return Constraint(_fitted(json.loads(schema_text), levels, budget))
+
+
+def _fitted(schema: Any, levels: tuple[Bounds, ...], budget: int) -> str:
+    """The grammar within the roomiest bounds that close within the budget; within the tightest, if none do."""
+    first, last = 0, len(levels) - 1
+    found = ""
+    while first <= last:
+        middle = (first + last) // 2
+        text, cost = _compiled(schema, levels[middle])
+        if cost <= budget:
+            found, last = text, middle - 1
+        else:
+            found = found or (text if middle == len(levels) - 1 else "")
+            first = middle + 1
+    return found or _compiled(schema, levels[-1])[0]
+
+
+def _compiled(schema: Any, bounds: Bounds) -> tuple[str, int]:
+    """The grammar and its cost, with more rounds of recursion than the bounds say where fewer can't come to an end."""
+    for depth in range(bounds.depth, MOST_DEPTH + 1):
+        grammar = Grammar()
+        try:
+            root = Values(Document(schema), grammar, bounds).value(schema, Spot("", 0, depth))
+            return grammar.written(root), root.cost
+        except Impossible as impossible:
+            if not impossible.endless:
+                raise Unkept(f"allows nothing: {impossible}") from None
+    raise Unkept("has a recursion that never ends")

@@ -1,22 +1,30 @@
-"""The formats of JSON Schema that are kept, as patterns within what each allows."""
+"""The formats of JSON Schema that are kept, as patterns within what each allows. Others are annotations, by the standard.
+
+Open repeats have an end of their own, in tokens.
+"""
 
 from __future__ import annotations
 
-_DATE = "[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
-_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z"
-_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_LABEL = "[a-z]([a-z0-9]|-[a-z0-9]){0,15}"
+_DATE = r"[1-9]\d{3}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|[1-9]\d{3}-(0[13-9]|1[0-2])-(29|30)|[1-9]\d{3}-(0[13578]|1[02])-31"
+_TIME = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"
+_BYTE = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_LABEL = r"[a-z0-9]+(-[a-z0-9]+){0,2}"
+_COUNT = r"[1-9]\d{0,3}"
+_HOURS = rf"{_COUNT}(H({_COUNT}M({_COUNT}S)?)?|M({_COUNT}S)?|S)"
+_HOST = rf"{_LABEL}(\.{_LABEL}){{0,3}}"
+
+TOKENS = 8
+"""Of each open repeat."""
 
 FORMATS = {
     "date": _DATE,
     "time": _TIME,
-    "date-time": f"{_DATE}T{_TIME}",
-    "duration": "P([1-9][0-9]{0,2}D|T[1-9][0-9]{0,2}[HMS])",
-    "uuid": "[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
-    "email": f"[a-z0-9]([a-z0-9]|[._-][a-z0-9]){{0,15}}@{_LABEL}(\\.{_LABEL}){{0,1}}\\.[a-z]{{2,6}}",
-    "ipv4": f"{_BYTE}\\.{_BYTE}\\.{_BYTE}\\.{_BYTE}",
-    "ipv6": "([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}",
-    "hostname": f"{_LABEL}(\\.{_LABEL}){{0,2}}",
-    "uri": f"https?://{_LABEL}(\\.{_LABEL}){{0,2}}(/[a-zA-Z0-9_.~-]{{0,16}}){{0,4}}",
+    "date-time": f"({_DATE})T{_TIME}",
+    "duration": rf"P({_COUNT}W|{_COUNT}Y({_COUNT}M({_COUNT}D)?)?|{_COUNT}M({_COUNT}D)?|({_COUNT}D)?T{_HOURS}|{_COUNT}D)",
+    "uuid": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    "email": rf"[A-Za-z0-9]+([._+-][A-Za-z0-9]+){{0,3}}@{_HOST}\.[a-z]{{2,8}}",
+    "ipv4": rf"{_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}",
+    "ipv6": r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}|[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,5}::[0-9a-f]{1,4}|::1",
+    "hostname": _HOST,
+    "uri": rf"https?://{_HOST}(:[1-9]\d{{1,3}})?(/[A-Za-z0-9._~/-]*)?(\?[A-Za-z0-9._~=&-]+)?(#[A-Za-z0-9._~-]+)?",
 }
-"""Unknown formats are annotations, by the standard."""

@@ -8,6 +8,7 @@ from gemma3n_sgl.errors import InvalidValue
 
 MOST_CHARACTERS = 16_384
 MOST_REPEATS = 1024
+_FEW = 8
 
 _TOKEN = re.compile(
     r"""\s+ | \#[^\n]* | (?P<string>"(?:[^"\\\n]|\\.)*") | (?P<class>\[\^?(?:[^\]\\\n]|\\.)*\]) | (?P<define>::=)
@@ -21,6 +22,8 @@ def check_grammar(text: str, param: str) -> None:
     """Raise InvalidValue where a grammar is too large, can't be read, names rules it lacks, or begins a rule with itself."""
     if len(text) > MOST_CHARACTERS:
         raise InvalidValue(f"The grammar is longer than {MOST_CHARACTERS} characters. Simplify it.", param=param)
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidValue("The grammar holds a character that no text has: NUL, or half of a surrogate pair.", param=param)
     rules = _rules(_tokens(text, param), param)
     if "root" not in rules:
         raise InvalidValue("The grammar has no rule `root`, with which it begins.", param=param)
@@ -30,6 +33,7 @@ def check_grammar(text: str, param: str) -> None:
                 raise InvalidValue(f"The grammar's rule `{name}` names `{token}`, which is not defined.", param=param)
             if kind == "repeat" and any(int(number) > MOST_REPEATS for number in re.findall(r"\d+", token)):
                 raise InvalidValue(f"The grammar's rule `{name}` repeats more than {MOST_REPEATS} times.", param=param)
+    _refuse_unclear_repeats(rules, param)
     _refuse_left_recursion(rules, param)
     _refuse_endless(rules, param)
 
@@ -79,6 +83,44 @@ def _check_body(name: str, body: list[_Token], param: str) -> None:
             break
     if depth or not body:
         raise InvalidValue(f"The grammar's rule `{name}` is empty, or its brackets don't close.", param=param)
+
+
+def _refuse_unclear_repeats(rules: dict[str, list[_Token]], param: str) -> None:
+    """A counted repeat of nothing but repeats, `([a-z]{0,16}){0,16}`: a text is read in so many ways that each token takes the engine seconds."""
+    loose = {name for name, body in rules.items() if _only_repeats(body, set())}
+    while more := {name for name, body in rules.items() if name not in loose and _only_repeats(body, loose)}:
+        loose |= more
+    for name, body in rules.items():
+        starts: list[int] = []
+        for i, (kind, token) in enumerate(body):
+            if token == "(":
+                starts.append(i)
+            inner = body[starts.pop() + 1 : i] if token == ")" else [(kind, token)] if kind == "name" else []
+            following = body[i + 1][1] if i + 1 < len(body) else ""
+            if inner and _count(following) > _FEW and _only_repeats(inner, loose):
+                raise InvalidValue(f"The grammar's rule `{name}` repeats what only consists of repeats. Put something fixed into it.", param=param)
+
+
+def _only_repeats(body: list[_Token], loose: set[str]) -> bool:
+    """Whether some way through a body consists of repeated elements alone, or of rules that do."""
+    depth, fixed, any_ = 0, False, False
+    for i, (kind, token) in enumerate(body):
+        following = body[i + 1] if i + 1 < len(body) else ("", "")
+        repeats = following[0] == "repeat" or following[1] in ("?", "*", "+")
+        if token == "|" and depth == 0:
+            any_, fixed = any_ or not fixed, False
+        elif token in ("(", ")"):
+            depth += 1 if token == "(" else -1
+            fixed = fixed or (depth == 0 and token == ")" and not repeats)
+        elif depth == 0 and kind in ("string", "class", "name") and not repeats and token not in loose:
+            fixed = True
+    return any_ or not fixed
+
+
+def _count(token: str) -> int:
+    """How often at most; an open repeat is no counted one."""
+    numbers = re.findall(r"\d+", token) if token.startswith("{") else []
+    return int(numbers[-1]) if numbers else 0
 
 
 def _refuse_left_recursion(rules: dict[str, list[_Token]], param: str) -> None:
