@@ -39,7 +39,10 @@ AT_HOME = {
     "PIL": {"media"},
     "pydub": {"media"},
     "rich": {"terminal", "engine"},
-    "sglang": {"language", "hearing", "transcript", "condensing", "endpoint", "executor", "running", "program", "sampling", "calling", "client", "registry", "programs"},
+    "sglang": {
+        "language", "hearing", "transcript", "condensing", "endpoint", "executor",
+        "running", "program", "sampling", "calling", "client", "registry", "programs",
+    },
     "ssrfguard": {"media"},
     "starlette": {"serving", "shell", "server", "terminal"},
     "typer": {"terminal", "engine", "cli"},
