@@ -40,6 +40,7 @@ class Suite(ChatModelIntegrationTests):
 
     base_url = ""
     model_name = "gemma-3n"
+    patience = 60  # seconds for an answer
 
     @pytest.fixture(autouse=True)
     def _surroundings(self, request: pytest.FixtureRequest, one_loop: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +57,7 @@ class Suite(ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         params = {"model": self.model_name, "base_url": self.base_url, "api_key": "none"}
-        return params | {"temperature": 0, "max_retries": 0, "timeout": 30, "stream_usage": True}
+        return params | {"temperature": 0, "max_retries": 0, "timeout": self.patience, "stream_usage": True}
 
     supports_json_mode = True
     supports_image_inputs = True

@@ -27,6 +27,7 @@ def engine_name(engine: str) -> str:
 
 
 class TestSGLang(Suite):
+    patience = 30
     supports_image_urls = False  # where the suite runs, it would have no network to fetch one
 
     @pytest.fixture(autouse=True)
@@ -35,6 +36,8 @@ class TestSGLang(Suite):
 
 
 class TestOurs(Suite):
+    patience = 30
+
     @pytest.fixture(autouse=True)
     def _where(self, ours: Served) -> None:
         self.base_url = ours.base_url
