@@ -48,6 +48,10 @@ class Observer(ABC):
         """An engine call is about to be made."""
 
     @abstractmethod
+    def grant(self, calls: int) -> None:
+        """So many calls more may be made."""
+
+    @abstractmethod
     def count(self, meta: dict[str, Any], *, product: bool) -> None:
         """An engine call was made; `meta` is its last `meta_info`."""
 
@@ -319,6 +323,12 @@ def tell_text(s: ProgramState, text: str) -> None:
     if isinstance(s.stream_executor, LoopExecutor) and text:
         s.stream_executor.observer.joining()
         s.stream_executor.observer.emit(text)
+
+
+def grant(s: ProgramState, calls: int) -> None:
+    """Let a run make more engine calls than its budget has: those whose number a recording's length bounds."""
+    if isinstance(s.stream_executor, LoopExecutor):
+        s.stream_executor.observer.grant(calls)
 
 
 def tell_segment(s: ProgramState, segment: Segment) -> None:

@@ -14,7 +14,7 @@ from gemma3n_sgl.bridge import offload
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Conversation, Part, Recording, Turn
 from gemma3n_sgl.errors import EngineError, Overloaded
 from gemma3n_sgl.events import Segment
-from gemma3n_sgl.executor import LoopExecutor
+from gemma3n_sgl.executor import LoopExecutor, grant
 from gemma3n_sgl.language import assistant, user
 from gemma3n_sgl.media import Clip, Damage, batches
 from gemma3n_sgl.transcript import Transcript
@@ -95,6 +95,7 @@ class _Question:
     context: str
 
     def fork(self, clip: Clip) -> ProgramState:
+        grant(self.s, 2 if self.then else 1)
         fork = self.s.fork(1)[0]
         fork += user(self.context, clip.sound, self.prompt)
         fork += assistant(sgl.gen(HEARD if self.then else self.name, temperature=0))

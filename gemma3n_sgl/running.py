@@ -162,6 +162,9 @@ class _Run(Observer):
         if self._engine_calls > self._budget.calls:
             raise ProgramError(f"The program {self._program.name!r} made more than {self._budget.calls} engine calls and was ended.")
 
+    def grant(self, calls: int) -> None:
+        self._engine_calls -= calls
+
     def count(self, meta: dict[str, Any], *, product: bool) -> None:
         self._usage.add(meta, product=product)
         if product and (meta.get("finish_reason") or {}).get("type") == "length":

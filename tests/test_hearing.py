@@ -25,7 +25,8 @@ from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.transport import Deadlines
 
-ENOUGH = Budget(seconds=600, calls=100_000)
+FEW = Budget(seconds=600, calls=3)
+"""What a recording's length asks for comes on top."""
 FAILED = Say(data=b"out of memory", status=500, content_type="text/plain")
 ONCE: tuple[tuple[int, Any], ...] = ((1, Die(after=0)), (1, Die(after=1)), (1, Die()), (1, FAILED))
 EVER: tuple[tuple[int, Any], ...] = ((9, Die(after=2)), (9, FAILED))
@@ -67,7 +68,7 @@ def recording(sound: Spoken | np.ndarray | bytes, **limits: Any) -> Recording:
 
 async def events(endpoint: Gemma3nEndpoint, function: Any = listen, sampling: Sampling | None = None, **values: Any) -> list[Event]:
     program = Program.of(function, file_doc="A program.")
-    return [event async for event in running.stream(program, program.arguments(values), endpoint, sampling, ENOUGH)]
+    return [event async for event in running.stream(program, program.arguments(values), endpoint, sampling, FEW)]
 
 
 async def run(endpoint: Gemma3nEndpoint, **values: Any) -> Done:
@@ -170,7 +171,7 @@ async def test_text_comes_in_order_and_the_first_while_the_rest_is_still_being_h
     ear.script = lambda prompt: Reply(prompt.partition("\n")[0], delay=0.05 if prompt.startswith("w0 ") else 0)
     program = Program.of(listen, file_doc="A program.")
     told, heard_then = "", -1
-    async for event in running.stream(program, {"recording": recording(TALK), "seconds": 29.5}, endpoint, None, ENOUGH):
+    async for event in running.stream(program, {"recording": recording(TALK), "seconds": 29.5}, endpoint, None, FEW):
         if isinstance(event, Delta):
             told += event.text
             heard_then = len(ear.clips) if heard_then < 0 else heard_then
