@@ -48,6 +48,9 @@ _BREAK = 0.25
 _JITTER = 0.1
 """Seconds by which time stamps may differ from the samples before them: recorders stamp by the clock on the wall."""
 
+_FAILURES = 100
+"""Reads in a row that may fail until a file is taken to break off there."""
+
 _LONGEST_GAP = 24 * 3600.0
 _SKIPPED_BYTES = 4096
 """Bytes between two packets that are more than headers: something stood there that could not be read."""
@@ -70,7 +73,7 @@ def frames(recording: Recording) -> Iterator[AudioFrame | Gap]:
         clock = _Clock(container, kind)
         broken = False
         try:
-            for packet in container.demux(stream):
+            for packet in _packets(container, stream):
                 yield from _decoded(packet, clock)
         except av.error.FFmpegError:
             broken = True
@@ -122,6 +125,22 @@ def _is_forged(source: bytes | int) -> bool:
         return is_forged_mp4(source)
     with mmap.mmap(source, 0, access=mmap.ACCESS_READ) as pages:
         return is_forged_mp4(pages)
+
+
+def _packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet[AudioStream]]:
+    """All packets; what can't be read between them is gone over, unless it does not end."""
+    failures = 0
+    while True:
+        try:
+            for packet in container.demux(stream):
+                failures = 0
+                yield packet
+        except av.error.FFmpegError:
+            failures += 1
+            if failures > _FAILURES:
+                raise
+        else:
+            return
 
 
 def _decoded(packet: Packet[AudioStream], clock: _Clock) -> Iterator[AudioFrame | Gap]:
