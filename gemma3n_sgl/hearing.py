@@ -25,6 +25,10 @@ AT_ONCE = 16
 FAILURES = (EngineError, Overloaded)
 """What may be better at a second try."""
 
+MAX_TOKENS = 1024
+"""Most tokens of an answer about one clip, several times what can be said in one: no clip holds the rest up by repeating itself
+without end, and the engine, which sets room aside for the longest answer, takes more clips at once."""
+
 HEARD = "heard"
 """The step in which a clip is heard, where its answer comes of a second question."""
 
@@ -38,13 +42,14 @@ def hear(
     then: str = "",
     context: str = "",
     clip_seconds: float = MAX_CLIP_SECONDS,
+    max_tokens: int = MAX_TOKENS,
     as_text: Callable[[Segment], str] | None = None,
 ) -> list[Segment]:
     """Ask `prompt` about every part of a recording and leave the answers, joined in order, in `s[name]`; they are returned with their times.
 
     The recording is cut at silences into clips of at most `clip_seconds`, heard side by side in forks of `s` while the rest is still being
     decoded; silence is not heard at all. An `answer` is told as it comes. All is asked greedily, since hearing is not for invention.
-    Call it between turns. Each clip costs 188 tokens.
+    Call it between turns. Each clip costs 188 tokens, and an answer about it `max_tokens` at most.
 
     `context` stands before each clip. With `then`, that is asked about each clip's answer, and what comes of it counts; the first answer is a
     step. `as_text` says how a part stands in `s[name]`, if not as running text.
@@ -53,7 +58,7 @@ def hear(
     engine's error if it fails on all, or on the first 8, or is not there to begin with; MediaError where the bytes hold no sound; TooLarge beyond
     the recording's limit. Under SGLang's own `run` an engine's error ends the run, as ever.
     """
-    question = _Question(s, name, prompt, then, context)
+    question = _Question(s, name, prompt, then, context, max_tokens)
     transcript = Transcript(s, name, as_text)
     coming = batches(recording, clip_seconds, overlap=not then)
     going: deque[_Hearing | Damage] = deque()
@@ -93,15 +98,16 @@ class _Question:
     prompt: str
     then: str
     context: str
+    max_tokens: int
 
     def fork(self, clip: Clip) -> ProgramState:
         grant(self.s, 2 if self.then else 1)
         fork = self.s.fork(1)[0]
         fork += user(self.context, clip.sound, self.prompt)
-        fork += assistant(sgl.gen(HEARD if self.then else self.name, temperature=0))
+        fork += assistant(sgl.gen(HEARD if self.then else self.name, temperature=0, max_tokens=self.max_tokens))
         if self.then:
             fork += user(self.then)
-            fork += assistant(sgl.gen(self.name, temperature=0))
+            fork += assistant(sgl.gen(self.name, temperature=0, max_tokens=self.max_tokens))
         return fork
 
 

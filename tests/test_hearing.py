@@ -185,6 +185,11 @@ async def test_at_most_sixteen_clips_are_heard_at_once_and_at_least_twelve(ear: 
     assert 12 <= ear.most <= 18
 
 
+async def test_an_answer_about_a_clip_is_bounded_so_that_none_repeats_itself_for_ever(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
+    await events(endpoint, recording=recording(NOISE), seconds=7.5)
+    assert {request["sampling_params"]["max_new_tokens"] for request in ear.requests} == {1024}
+
+
 @pytest.mark.parametrize("samples", [np.zeros(16_000 * 90), np.full(16_000 * 40, -700), np.random.default_rng(0).normal(0, 2, 16_000 * 40)])
 async def test_silence_is_an_empty_answer_without_any_engine(ear: ListeningEngine, endpoint: Gemma3nEndpoint, samples: np.ndarray) -> None:
     done = await run(endpoint, recording=recording(samples))
