@@ -50,9 +50,12 @@ class _Cut:
     def news(self, events: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         """The new text of all `events`, and the last one's meta_info."""
         try:
+            meta = events[-1]["meta_info"]
+            if meta.get("finish_reason"):
+                check_finish(meta)  # the text of an abort is no part of the answer: SGLang 0.5.23 puts a token of chance there
             if self._incremental is False:
                 events = events[-1:]
-            return "".join([self._new(event) for event in events]), events[-1]["meta_info"]
+            return "".join([self._new(event) for event in events]), meta
         except (KeyError, TypeError, AttributeError):
             raise EngineError(NONSENSE) from None
 

@@ -34,6 +34,8 @@ _COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "image_tokens"
 _EVENT = b"data: "
 _EVENT_END = b"\n\n"
 _READ_BUFFER = 2**20
+_LONGEST = 2**26
+"""Bytes of an answer, or of one event of a stream, from which on it is none: whatever grows so long does not end."""
 _IDLE = 4
 """Seconds a connection waits for its next request. The engine closes it after 5, and a request sent at that moment would be lost."""
 
@@ -92,7 +94,7 @@ class EngineClient:
     async def _call(self, method: str, path: str, body: Any, timeout: float) -> Any:
         try:
             async with asyncio.timeout(timeout), self._request(method, path, body) as response:
-                data = await response.read()
+                data = await _whole(response)
                 if response.status != 200:
                     raise _refusal(response.status, data)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -105,7 +107,8 @@ class EngineClient:
 
     def _request(self, method: str, path: str, body: Any) -> Any:
         data = None if body is None else to_json(body)
-        return self._session().request(method, self.url + path, data=data, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        return self._session().request(method, self.url + path, data=data, headers=headers, allow_redirects=False)  # the key goes nowhere else
 
     async def prefill(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """The event of each prompt of a `/generate` that generates nothing: the engine has then read it, and says how long and how likely it is."""
@@ -160,7 +163,7 @@ class EngineStream:
             async with asyncio.timeout(self._limit):
                 self._response = response = await self._client._request("POST", "/generate", self._body)
                 if response.status != 200:
-                    raise _refusal(response.status, await response.read())
+                    raise _refusal(response.status, await _whole(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise EngineUnavailable(UNREACHABLE) from None
         except TimeoutError:
@@ -179,8 +182,8 @@ class EngineStream:
                 raise (self._too_late() if self._timed_out else EngineError(BROKEN_OFF)) from None
             if not data:
                 raise EngineError(BROKEN_OFF)
-            self._last_heard = asyncio.get_running_loop().time()
             if events := self._events(data):
+                self._last_heard = asyncio.get_running_loop().time()  # bytes that make no event are silence
                 if self._gate is not None:
                     self._gate.leave()
                     self._gate = None
@@ -205,6 +208,8 @@ class EngineStream:
 
     def _events(self, data: bytes) -> list[dict[str, Any]]:
         *whole, self._rest = (self._rest + data).split(_EVENT_END)
+        if len(self._rest) > _LONGEST:
+            raise EngineError(NONSENSE)
         events = []
         for line in whole:
             if not line.startswith(_EVENT):
@@ -246,9 +251,19 @@ def _clip(audio: Any) -> str:
     return audio if isinstance(audio, str) else ""
 
 
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer that is no stream."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > _LONGEST:
+            raise EngineError(NONSENSE)
+    return bytes(body)
+
+
 def _parse(data: bytes, expected: Any = dict) -> Any:
     try:
-        value = from_json(data)
+        value = from_json(data, allow_inf_nan=False)
     except ValueError:
         raise EngineError(NONSENSE) from None
     if not isinstance(value, expected):
@@ -293,7 +308,7 @@ def _engine_refusal(status: int, message: str) -> Gemma3nError:
         return ContextLengthExceeded(message, param="messages")
     if status in (401, 403):
         return EngineError("The engine refuses our key. Set GEMMA3N_RUNTIME_API_KEY to the key it was started with.")
-    if status in (404, 405):
+    if status in (404, 405) or 300 <= status < 400:
         return EngineError("What answers at the engine's address is no SGLang engine. Set GEMMA3N_RUNTIME_URL to the engine's own.")
     if status == 429:
         return Overloaded("The engine has too much to do. Try again in a moment.")

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
+import struct
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
@@ -20,9 +22,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from scripted_replies import Die, Fault, Hang, Reply, Say, Script, events_of, in_turn, prompts_of, reply_to
+from scripted_replies import Die, Drip, Fault, Flood, Hang, Reply, Reset, Say, Script, events_of, in_turn, prompts_of, reply_to
 
-__all__ = ["Die", "Hang", "Reply", "Say", "ScriptedEngine", "scripted"]
+__all__ = ["Die", "Drip", "Flood", "Hang", "Reply", "Reset", "Say", "ScriptedEngine", "scripted"]
 
 PLAIN_REQUEST_NOTICED_AFTER = 3.5
 MODEL_INFO = {
@@ -162,31 +164,46 @@ class ScriptedEngine:
         fault = replies[0].fault
         runs = [events_of(body, *each, incremental=self.incremental and stream) for each in zip(prompts, replies, strict=True)]
         if fault is not None and fault.after is None:
-            writer.write(await _happens(fault))
+            await _happens(fault, writer)
         elif stream:
             writer.write(EVENT_STREAM)
             async for event in in_turn(runs):
                 writer.write(_chunk(b"data: " + json.dumps(event).encode() + b"\n\n"))
             if fault is not None:
                 await asyncio.sleep(replies[0].delay)
-                writer.write(await _happens(fault))
+                await _happens(fault, writer)
             writer.write(_chunk(b"data: [DONE]\n\n") + END_OF_CHUNKS)
         else:
             answers = [[event async for event in run] for run in runs]
             if fault is not None:
-                writer.write(await _happens(replace(fault, after=None)))
+                await _happens(replace(fault, after=None), writer)
             else:
                 last = [said[-1] for said in answers]
                 writer.write(_whole(200, "application/json", json.dumps(last if several else last[0]).encode()))
 
 
-async def _happens(fault: Fault) -> bytes:
-    """What is sent when `fault` happens; Die and Hang never come back."""
+async def _happens(fault: Fault, writer: asyncio.StreamWriter) -> None:
+    """What is sent when `fault` happens; all but Say never come back."""
+    begun = fault.after is not None
     if isinstance(fault, Hang):
         await asyncio.Event().wait()
+    if isinstance(fault, Drip):
+        writer.write(_chunk(b"data: ") if begun else b"HTTP/1.1 200 OK\r\nx-slow: ")
+        while True:
+            writer.write(_chunk(b".") if begun else b".")
+            await asyncio.sleep(0.02)
+    if isinstance(fault, Flood):
+        writer.write((b"" if begun else EVENT_STREAM) + _chunk(fault.head))
+        while True:
+            writer.write(_chunk(fault.data))
+            await writer.drain()
+    if isinstance(fault, Reset):
+        linger = struct.pack("ii", 1, 0)  # close() then resets
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
     if not isinstance(fault, Say):
         raise ConnectionResetError
-    return _whole(fault.status, fault.content_type, fault.data) if fault.after is None else _chunk(fault.data)
+    writer.write(_chunk(fault.data) if begun else _whole(fault.status, fault.content_type, fault.data))
 
 
 def _whole(status: int, content_type: str, body: bytes) -> bytes:

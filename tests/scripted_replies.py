@@ -31,6 +31,24 @@ class Hang(Fault):
 
 
 @dataclass(frozen=True)
+class Reset(Fault):
+    """The connection is reset, as by a machine that has lost it."""
+
+
+@dataclass(frozen=True)
+class Drip(Fault):
+    """A byte now and then, of headers or of an event that never ends."""
+
+
+@dataclass(frozen=True)
+class Flood(Fault):
+    """These bytes over and over, as fast as they are taken; with `head` before them."""
+
+    data: bytes = b""
+    head: bytes = b""
+
+
+@dataclass(frozen=True)
 class Say(Fault):
     """These bytes are sent in place of the rest: an event, half a line, garbage; or, before the headers, a whole answer with a status."""
 

@@ -221,3 +221,20 @@ def test_a_bug_of_ours_costs_one_answer_and_is_in_the_log_by_its_request_id(scri
             assert answer.headers["x-should-retry"] == "false"
             until(lambda request_id=answer.headers["x-request-id"]: request_id in caplog.text)
             assert served.ask().status_code == 200, "on the same connection"
+
+
+def test_nobody_is_sent_elsewhere_with_the_engines_key(scripted):
+    scripted.script = Reply("Elsewhere.")
+    here = ScriptedEngine(Reply(fault=Say(status=307, content_type=f"text/plain\r\nlocation: {scripted.url}/generate"))).start()
+    with serving(Settings(runtime_url=here.url, runtime_api_key="secret")) as served:
+        error_of(served.ask(), 502, "engine_error")
+    here.stop()
+    assert scripted.paths == []
+
+
+def test_a_probability_that_is_no_number_is_the_engines_failure(scripted, served):
+    meta = {"output_token_logprobs": [[float("nan"), 5, "Hi"]], "output_token_logprobs_length": 1}
+    scripted.script = Reply(fault=Say(0, event(said("Hi", STOP, **meta))))
+    error_of(served.ask(logprobs=True), 502, "engine_error")
+    scripted.script = Reply("Hi")
+    assert served.ask(logprobs=True).status_code == 200
