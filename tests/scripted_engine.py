@@ -42,7 +42,7 @@ class ScriptedEngine:
     """Runs in a thread between `start` and `stop`. `requests` holds every body sent to /generate, `paths` every path asked for;
     `open` and `cut` count the generations going on and those whose client left; `loading` makes it answer 503."""
 
-    def __init__(self, script: Script | None = None, *, incremental: bool = False) -> None:
+    def __init__(self, script: Script | None = None, *, incremental: bool = False, port: int = 0) -> None:
         self.script: Script = script or Reply()
         self.incremental = incremental
         self.info: dict[str, Any] = dict(MODEL_INFO)
@@ -50,7 +50,7 @@ class ScriptedEngine:
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.open = self.cut = self.connections = 0
-        self._port = 0
+        self._port = port
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()

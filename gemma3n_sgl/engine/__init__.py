@@ -8,6 +8,7 @@ with LocalEngine(choice) as engine:     # ready when this returns, gone when it 
 
 from gemma3n_sgl.engine.choice import DEMO, DEMO_NAME, Choice, Device, choose
 from gemma3n_sgl.engine.installing import DEFAULT_VENV, install, is_installed
+from gemma3n_sgl.engine.keeping import kept
 from gemma3n_sgl.engine.local import DEFAULT_PORT, LocalEngine
 from gemma3n_sgl.engine.progress import Progress
 
@@ -23,4 +24,5 @@ __all__ = [
     "choose",
     "install",
     "is_installed",
+    "kept",
 ]

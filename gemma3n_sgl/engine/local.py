@@ -64,8 +64,8 @@ class LocalEngine:
     def start(self) -> Self:
         """Start the engine and wait until it answers.
 
-        SettingsError where it is not installed or the port is taken; EngineUnavailable, with the end of its log, where it dies or does not
-        get ready in time. Nothing is left running then, nor after Ctrl-C.
+        Once it has died it may be started again; its log then goes on. SettingsError where it is not installed or the port is taken;
+        EngineUnavailable, with the end of its log, where it dies or does not get ready in time. Nothing is left running then, nor after Ctrl-C.
         """
         if not is_installed(self.choice.device, self._venv):
             raise SettingsError(f"No engine is installed in {self._venv}, or not wholly: gemma3n engine install")
@@ -96,7 +96,11 @@ class LocalEngine:
     def check_alive(self) -> None:
         """EngineUnavailable, with the end of its log, if the engine has died."""
         if not self.alive():
-            raise EngineUnavailable(f"The engine has ended by itself. {self._why()}{shown(self.log)}")
+            raise EngineUnavailable(self.obituary())
+
+    def obituary(self) -> str:
+        """That the engine has died, of what, and the end of its log."""
+        return f"The engine has ended by itself. {self._why()}{shown(self.log)}"
 
     def stop(self) -> None:
         """End the engine and all its processes; returns when they are gone. Harmless when it is not running."""
@@ -111,7 +115,8 @@ class LocalEngine:
         self.stop()
 
     def _spawn(self) -> None:
-        with claimed(self._venv, self.port) as descriptor, self.log.open("wb") as log:
+        again = "ab" if self._guard is not None else "wb"  # of what it died stays in the log
+        with claimed(self._venv, self.port) as descriptor, self.log.open(again) as log:
             env = environment(self.choice, os.environ)
             line = command(self.choice, self.port, self._venv)
             self._guard = spawn(line, env=env, log=log, attended=self._attended, keep=[descriptor])

@@ -26,7 +26,7 @@ MakeVenv = Callable[..., Path]
 
 @pytest.fixture
 def make_venv(tmp_path: Path) -> Iterator[MakeVenv]:
-    """`make_venv(play)`: a folder that counts as an installed engine, whose Python plays `serve`, `die`, `hang` or `killed`."""
+    """`make_venv(play)`: a folder that counts as an installed engine, whose Python plays `serve`, `answer`, `short`, `die`, `hang` or `killed`."""
     venv = tmp_path / "venv"
 
     def make(play: str = "serve") -> Path:

@@ -1,14 +1,20 @@
-"""Plays an engine as a real process: `fake_engine.py PLAY … --port PORT …`. Also has a helper that left its session, as a daemon would."""
+"""Plays an engine as a real process: `fake_engine.py PLAY … --port PORT …`. Also has a helper that left its session, as a daemon would.
+
+It serves until it is ended, answers requests too (`answer`), dies soon after (`short`), at once (`die`, `killed`), or never gets ready (`hang`).
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 HELPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -33,6 +39,13 @@ def main(play: str, port: int) -> None:
     if play == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if play == "hang":
+        time.sleep(600)
+    if play == "short":
+        threading.Timer(0.3, lambda: os._exit(4)).start()
+    if play == "answer":
+        sys.path.insert(0, str(Path(__file__).parent.parent))
+        ScriptedEngine = importlib.import_module("scripted_engine").ScriptedEngine
+        ScriptedEngine(port=port).start()
         time.sleep(600)
     HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
