@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
-from scripted_engine import ScriptedEngine
+from scripted_engine import Reply, ScriptedEngine
 
 from gemma3n_sgl.settings import Settings
 from server import create_app
@@ -72,3 +72,27 @@ def served(scripted: ScriptedEngine) -> Iterator[Served]:
     """Our server in front of the scripted engine, with short deadlines."""
     with serving(Settings(runtime_url=scripted.url, **SHORT)) as server:
         yield server
+
+
+def one_for_all(says: Reply | None = None, **settings: Any) -> tuple[Any, Any, Any]:
+    """The fixtures `standing`, `scripted` and `served` for a file whose tests share one engine and one server, as each of them starts a new talk."""
+
+    @pytest.fixture(scope="module")
+    def standing() -> Iterator[tuple[ScriptedEngine, Served]]:
+        engine = ScriptedEngine().start()
+        with serving(Settings(runtime_url=engine.url, **settings)) as server:
+            yield engine, server
+        engine.stop()
+
+    @pytest.fixture
+    def scripted(standing: tuple[ScriptedEngine, Served]) -> ScriptedEngine:
+        standing[0].forget()
+        if says:
+            standing[0].script = says
+        return standing[0]
+
+    @pytest.fixture
+    def served(standing: tuple[ScriptedEngine, Served], scripted: ScriptedEngine) -> Served:
+        return standing[1]
+
+    return standing, scripted, served

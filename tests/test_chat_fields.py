@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,14 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from scripted_engine import Reply, ScriptedEngine
-from serving import SHORT, Served, serving
+from serving import SHORT, Served, one_for_all, serving
 
 from gemma3n_sgl.settings import Settings
 
 TALK: list[Any] = [{"role": "user", "content": "Hi"}]
 
 
-@pytest.fixture(scope="module")
-def standing() -> Iterator[tuple[ScriptedEngine, Served]]:
-    scripted = ScriptedEngine().start()
-    with serving(Settings(runtime_url=scripted.url, **SHORT)) as served:
-        yield scripted, served
-    scripted.stop()
-
-
-@pytest.fixture
-def scripted(standing: tuple[ScriptedEngine, Served]) -> ScriptedEngine:
-    standing[0].forget()
-    return standing[0]
-
-
-@pytest.fixture
-def served(standing: tuple[ScriptedEngine, Served], scripted: ScriptedEngine) -> Served:
-    return standing[1]
+standing, scripted, served = one_for_all(**SHORT)
 
 
 def whole(served: Served, **fields: Any) -> ChatCompletion:

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 from scripted_engine import Reply, ScriptedEngine
-from serving import SHORT, Served, serving
+from serving import SHORT, Served, one_for_all
 
-from gemma3n_sgl.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def standing() -> Iterator[tuple[ScriptedEngine, Served]]:
-    scripted = ScriptedEngine().start()
-    with serving(Settings(runtime_url=scripted.url, **SHORT)) as served:
-        yield scripted, served
-    scripted.stop()
-
-
-@pytest.fixture
-def scripted(standing: tuple[ScriptedEngine, Served]) -> ScriptedEngine:
-    standing[0].forget()
-    standing[0].script = Reply("one two three", meta={"prompt_tokens": 10})
-    return standing[0]
+standing, scripted, served = one_for_all(Reply("one two three", meta={"prompt_tokens": 10}), **SHORT)
 
 
 @pytest.fixture

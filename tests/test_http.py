@@ -7,39 +7,20 @@ import io
 import json
 import wave
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from scripted_engine import Reply, ScriptedEngine
-from serving import Served, serving
+from serving import Served, one_for_all, serving
 
 from gemma3n_sgl.settings import Settings
 
 MEDIA = Path(__file__).parent / "media"
 
 
-@pytest.fixture(scope="module")
-def standing() -> Iterator[tuple[ScriptedEngine, Served]]:
-    """One engine and one server for all tests of this file."""
-    engine = ScriptedEngine().start()
-    with serving(Settings(runtime_url=engine.url)) as served:
-        yield engine, served
-    engine.stop()
-
-
-@pytest.fixture
-def scripted(standing: tuple[ScriptedEngine, Served]) -> ScriptedEngine:
-    engine, _ = standing
-    engine.forget()
-    return engine
-
-
-@pytest.fixture
-def served(standing: tuple[ScriptedEngine, Served], scripted: ScriptedEngine) -> Served:
-    return standing[1]
+standing, scripted, served = one_for_all()
 
 
 def uri(name: str, kind: str = "image/png") -> str:

@@ -7,12 +7,11 @@ import json
 import socket
 import time
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from scripted_engine import Reply, ScriptedEngine
-from serving import SHORT, Served, serving
+from serving import SHORT, Served, one_for_all, serving
 
 from gemma3n_sgl.errors import SettingsError
 from gemma3n_sgl.settings import Settings
@@ -24,25 +23,7 @@ BODY = json.dumps({"model": "gemma-3n", "messages": [{"role": "user", "content":
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type,x-stainless-os"}
 
 
-@pytest.fixture(scope="module")
-def standing() -> Iterator[tuple[ScriptedEngine, Served]]:
-    """One engine and one server for all tests of this file, with a body limit that is soon reached."""
-    engine = ScriptedEngine().start()
-    with serving(Settings(runtime_url=engine.url, max_body_mb=2)) as served:
-        yield engine, served
-    engine.stop()
-
-
-@pytest.fixture
-def scripted(standing: tuple[ScriptedEngine, Served]) -> ScriptedEngine:
-    engine, _ = standing
-    engine.forget()
-    return engine
-
-
-@pytest.fixture
-def served(standing: tuple[ScriptedEngine, Served], scripted: ScriptedEngine) -> Served:
-    return standing[1]
+standing, scripted, served = one_for_all(max_body_mb=2)
 
 
 # Browsers

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 from scripted_engine import Die, Reply, ScriptedEngine
-from serving import SHORT, Served, serving
-
-from gemma3n_sgl.settings import Settings
+from serving import SHORT, Served, one_for_all
 
 PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC"
 TOOL = {"type": "function", "name": "get_time", "parameters": {"type": "object", "properties": {}}, "strict": True}
 
 
-@pytest.fixture(scope="module")
-def standing() -> Iterator[tuple[ScriptedEngine, Served]]:
-    scripted = ScriptedEngine().start()
-    with serving(Settings(runtime_url=scripted.url, **SHORT)) as served:
-        yield scripted, served
-    scripted.stop()
-
-
-@pytest.fixture
-def scripted(standing: tuple[ScriptedEngine, Served]) -> ScriptedEngine:
-    standing[0].forget()
-    standing[0].script = Reply("one two three", meta={"prompt_tokens": 10, "cached_tokens": 4})
-    return standing[0]
+standing, scripted, served = one_for_all(Reply("one two three", meta={"prompt_tokens": 10, "cached_tokens": 4}), **SHORT)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import httpx
 import openai
 import pytest
 from scripted_engine import Die, Reply, ScriptedEngine
-from serving import SHORT, Served, serving, until
+from serving import SHORT, Served, one_for_all, serving, until
 
 from gemma3n_sgl.events import Segment
 from gemma3n_sgl.settings import Settings
@@ -21,24 +20,7 @@ from gemma3n_sgl.subtitles import srt, vtt
 DIGITS = Path(__file__).parent / "media/314.mp3"
 
 
-@pytest.fixture(scope="module")
-def standing() -> Iterator[tuple[ScriptedEngine, Served]]:
-    scripted = ScriptedEngine().start()
-    with serving(Settings(runtime_url=scripted.url, max_upload_mb=1, max_upload_seconds=100, **SHORT)) as served:
-        yield scripted, served
-    scripted.stop()
-
-
-@pytest.fixture
-def scripted(standing: tuple[ScriptedEngine, Served]) -> ScriptedEngine:
-    standing[0].forget()
-    standing[0].script = Reply("three one four")
-    return standing[0]
-
-
-@pytest.fixture
-def served(standing: tuple[ScriptedEngine, Served], scripted: ScriptedEngine) -> Served:
-    return standing[1]
+standing, scripted, served = one_for_all(Reply("three one four"), max_upload_mb=1, max_upload_seconds=100, **SHORT)
 
 
 def hear(served: Served, **fields: Any) -> Any:
