@@ -187,7 +187,8 @@ def transcribe(
 
             return session.hear(program, program.bind(Conversation.of(recording), options), told)
 
-        if transcribe_all(jobs_of(files, output, format_), format_, hear, again=again):
+        asked = {"program": program.name, "options": options}
+        if transcribe_all(jobs_of(files, output, format_), format_, hear, asked, again=again):
             raise typer.Exit(FAILED)
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import html
 import struct
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 SAMPLE_RATE = 16_000
 """Hz: what Gemma 3n's audio tower hears (its feature extractor's `sampling_rate`)."""
@@ -95,13 +96,17 @@ class Recording:
     """Sound of any length, as it came: encoded bytes or a file, not decoded until it is heard.
 
     `name` is what a person calls it; `max_seconds` ends its decoding with a TooLarge error (None: no limit); `keeper` is what keeps its file
-    on disk, if that is a temporary one, and lives as long as the recording.
+    on disk, if that is a temporary one, and lives as long as the recording; `apart` is what decoding it may cost, in a process apart
+    (`gemma3n_sgl.media.limits.Apart`; None: it is decoded in this one); `memory` is what its parts were heard as, by what was asked about
+    each: `hear` asks nothing that stands there, and writes down what it hears (a `dict` will do; None: nothing is kept).
     """
 
     source: bytes | Path = field(repr=False)
     name: str = "recording"
     max_seconds: float | None = None
     keeper: object = field(default=None, repr=False, compare=False)
+    apart: object = field(default=None, repr=False, compare=False)
+    memory: MutableMapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:
         """A player, where the file is of a size that a notebook can hold; else its name."""

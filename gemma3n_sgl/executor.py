@@ -26,6 +26,10 @@ ANSWER = "answer"
 """The variable that is a program's product; every other generated variable is a step on the way."""
 
 
+READ_BY_EACH = 1000
+"""Characters of new text that forks read each for itself: that costs an engine less than one request more before they begin."""
+
+
 class Observer(ABC):
     """Who follows a run: it plans each engine call and is told what comes of it."""
 
@@ -137,6 +141,7 @@ class LoopExecutor(CountingExecutor):
         self._steps: list[tuple[str, str]] = []
         self.on_delta: Callable[[str], None] | None = None
         self.forks: list[LoopExecutor] = []
+        self._read = (0, 0)  # how much text and how many media the engine has read so far
         super().__init__(backend, arguments, sampling, None, stream=False, use_thread=False)
 
     # Expressions in, results out
@@ -205,10 +210,16 @@ class LoopExecutor(CountingExecutor):
     # Forks
 
     def fork(self, size: int = 1, position_ids_offset: list[int] | None = None) -> list[StreamExecutor]:
-        if size > 1 and self.text_ and not self.is_fork:
+        if size > 1 and not self.is_fork and self._has_news():
             self.backend.commit_lazy_operations(self)
+            self._read = (len(self.text_), len(self.images_))
         self.sync()
         return [self._fork() for _ in range(int(size))]
+
+    def _has_news(self) -> bool:
+        """Whether what forks are about to share is worth a request of its own, so that it is read once."""
+        text, media = self._read
+        return len(self.images_) > media or len(self.text_) - text > READ_BY_EACH
 
     def _fork(self) -> LoopExecutor:
         fork = LoopExecutor(self.backend, self.arguments, self.default_sampling_para, self.observer, is_fork=True)
@@ -254,6 +265,7 @@ class LoopExecutor(CountingExecutor):
                 tell(text)
         if log is not None and (tokens := log.rest(meta)):
             self.observer.delta("", tokens)
+        self._read = (len(self.text_), len(self.images_))
         self.observer.count(meta, product=_is_product(expr))
         self._made(name, self.text_[begin:], meta)
 
@@ -336,3 +348,11 @@ def tell_segment(s: ProgramState, segment: Segment) -> None:
     if isinstance(s.stream_executor, LoopExecutor):
         s.stream_executor.observer.segment(segment)
 
+
+
+def tell_again(s: ProgramState, name: str, text: str, meta: dict[str, Any]) -> None:
+    """Tell of an engine call that was made before, as `text` and its `meta_info`, as if it were made now."""
+    if isinstance(s.stream_executor, LoopExecutor):
+        s.stream_executor.observer.count(meta, product=name == ANSWER)
+        if name != ANSWER and not name.startswith("_"):
+            s.stream_executor.observer.step(name, text)

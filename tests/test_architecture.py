@@ -19,7 +19,7 @@ FLOORS = [
     {"language"},
     {"endpoint", "condensing"},
     {"executor"},
-    {"running", "transcript"},
+    {"running", "transcript", "asking"},
     {"client", "openai", "hearing"},
     {"gemma3n_sgl", "serving"},
     {"programs"},
@@ -40,7 +40,7 @@ AT_HOME = {
     "pydub": {"media"},
     "rich": {"terminal", "engine"},
     "sglang": {
-        "language", "hearing", "transcript", "condensing", "endpoint", "executor",
+        "language", "hearing", "asking", "transcript", "condensing", "endpoint", "executor",
         "running", "program", "sampling", "calling", "client", "registry", "programs",
     },
     "ssrfguard": {"media"},

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from gemma3n_sgl.media.sniffing import HEAD, sound_kind
 from gemma3n_sgl.openai.writing import usage
 from gemma3n_sgl.subtitles import srt, vtt
 from gemma3n_sgl.terminal.given import STDIN
+from gemma3n_sgl.terminal.journal import About, Journal, fingerprint
 from gemma3n_sgl.terminal.showing import console, say, tell_error
 
 Format = Literal["txt", "srt", "vtt", "json"]
@@ -41,6 +42,19 @@ class Job:
         if self.source is None:
             return open_recording(sys.stdin.buffer, limits=Limits(), name=self.name)
         return open_recording(self.source, limits=Limits(), name=self.name)
+
+    def journal(self, asked: About, *, again: bool) -> Journal | None:
+        """What was heard of it for a file that did not become whole; `asked` is how it is to be heard. None where it can't be kept."""
+        if self.source is None or self.target is None:
+            return None
+        journal = Journal(self.target, {"recording": fingerprint(self.source)} | asked)
+        if again:
+            journal.clear()
+        elif journal:
+            say(f"{self.target}: going on from {journal.path.name}, where {len(journal)} parts are heard already.", "dim")
+        elif journal.anew:
+            say(f"{self.target}: begun anew, not from {journal.path.name}: {journal.anew}.", "dim")
+        return journal
 
 
 def jobs_of(files: list[str], output: str, format_: Format) -> list[Job]:
@@ -74,25 +88,28 @@ def format_of(output: str, given: Format | None) -> Format:
     return given or "txt"
 
 
-def transcribe_all(jobs: list[Job], format_: Format, hear: Hear, *, again: bool) -> int:
-    """Do them one after the other; one that fails is told and the others go on. How many failed."""
+def transcribe_all(jobs: list[Job], format_: Format, hear: Hear, asked: About, *, again: bool) -> int:
+    """Do them one after the other; one that fails is told and the others go on. How many failed.
+
+    `asked` is all that `hear` makes of a recording depends on: what was heard before is taken up only if it is the same.
+    """
     failed = 0
     for job in jobs:
         if job.target and job.target.exists() and not again:
             say(f"{job.target} is there already; --again hears {job.name} anew.", "dim")
             continue
         try:
-            _transcribe(job, format_, hear)
+            _transcribe(job, format_, hear, job.journal(asked, again=again))
         except Gemma3nError as error:
             failed += 1
             tell_error(type(error)(f"{job.name}: {error.message}"))
     return failed
 
 
-def _transcribe(job: Job, format_: Format, hear: Hear) -> None:
-    recording = job.recording()
+def _transcribe(job: Job, format_: Format, hear: Hear, journal: Journal | None) -> None:
+    recording = replace(job.recording(), memory=journal)
     live = job.target is None and format_ == "txt"
-    with _bar(job.name, recording, shown=not live) as heard:
+    with _kept(job, journal), _bar(job.name, recording, shown=not live) as heard:
         done = hear(recording, lambda segment: heard(segment.end), _write if live else lambda text: None)
     if live:
         _write("\n")
@@ -100,6 +117,8 @@ def _transcribe(job: Job, format_: Format, hear: Hear) -> None:
         _write(_text(done, format_))
     else:
         _save(job.target, _text(done, format_))
+        if journal is not None:
+            journal.remove()
         say(f"{job.name} → {job.target}", whole=True)
     for segment in done.segments:
         if segment.error:
@@ -133,6 +152,17 @@ def _save(target: Path, text: str) -> None:
         Path(new.name).replace(target)
     except OSError as error:
         raise MediaError(f"{target} can't be written: {(error.strerror or 'unknown reason').lower()}.") from None
+
+
+@contextmanager
+def _kept(job: Job, journal: Journal | None) -> Iterator[None]:
+    """If the job is broken off, a word on what stays of it."""
+    try:
+        yield
+    except (KeyboardInterrupt, Gemma3nError):
+        if journal:
+            say(f"{job.name}: {len(journal)} parts are heard and kept in {journal.path}; the same command goes on from there.", "dim")
+        raise
 
 
 @contextmanager

@@ -1,0 +1,165 @@
+"""One clip of a recording on its way through the engine: asked about, asked again where the engine fails, its answer kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, fields
+from hashlib import sha256
+from typing import Any
+
+import sglang as sgl
+from sglang.lang.interpreter import ProgramState
+
+from gemma3n_sgl.errors import EngineError, Overloaded
+from gemma3n_sgl.events import Usage
+from gemma3n_sgl.executor import LoopExecutor, grant, tell_again
+from gemma3n_sgl.language import assistant, user
+from gemma3n_sgl.media import Clip
+
+FAILURES = (EngineError, Overloaded)
+"""What may be better at a second try."""
+
+HEARD = "heard"
+"""The step in which a clip is heard, where its answer comes of a second question."""
+
+_KEPT = {"finish_reason", *(entry.name for entry in fields(Usage))}
+"""What is kept of an engine call beside its text."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about every clip."""
+
+    s: ProgramState
+    name: str
+    prompt: str
+    then: str
+    context: str
+    max_tokens: int
+    memory: MutableMapping[str, Any] | None
+
+    def about(self, clip: Clip) -> Hearing | Recalled:
+        """The clip on its way to an answer, or with the one it got before."""
+        key = "" if self.memory is None else self._key(clip)
+        if self.memory is not None and key in self.memory:
+            return Recalled(self, clip, self.memory[key])
+        return Hearing(self, clip, key)
+
+    def names(self) -> list[str]:
+        """The variables that come of a clip, in order."""
+        return [HEARD, self.name] if self.then else [self.name]
+
+    def keep(self, key: str, fork: ProgramState) -> None:
+        """Write down what a clip was heard as."""
+        if self.memory is None or key in self.memory:
+            return
+        executor = fork.stream_executor
+        metas = [executor.meta_info.get(name) or {} for name in self.names()]
+        calls = zip(self.names(), metas, strict=True)
+        self.memory[key] = [[executor.variables[name], {k: v for k, v in meta.items() if k in _KEPT}] for name, meta in calls]
+
+    def _key(self, clip: Clip) -> str:
+        """All that the answer depends on, but for the engine."""
+        asked = "\0".join((self.s.text(), self.context, self.prompt, self.then, str(self.max_tokens)))
+        return sha256(asked.encode() + b"\0" + clip.sound).hexdigest()
+
+    def fork(self, clip: Clip) -> ProgramState:
+        grant(self.s, 2 if self.then else 1)
+        fork = self.s.fork(1)[0]
+        fork += user(self.context, clip.sound, self.prompt)
+        fork += assistant(sgl.gen(self.names()[0], temperature=0, max_tokens=self.max_tokens))
+        if self.then:
+            fork += user(self.then)
+            fork += assistant(sgl.gen(self.name, temperature=0, max_tokens=self.max_tokens))
+        return fork
+
+
+class Hearing:
+    """One clip on its way through the engine. `listener` gets the answer piece by piece from when it is set."""
+
+    def __init__(self, question: Question, clip: Clip, key: str) -> None:
+        self.clip = clip
+        self._key = key
+        self.listener: Callable[[str], None] | None = None
+        self.told = ""
+        self._question = question
+        self._waiting = ""
+        self._again = False
+        self._fork = question.fork(clip)
+        self._listen(self._got)
+
+    def is_over(self) -> bool:
+        return bool(self._fork.stream_executor.variable_event[self._question.name].is_set())
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        self.listener = listener
+        self._pass_on()
+
+    def look_after(self) -> None:
+        """Ask a second time, if the engine has failed on the first; keep an answer that is whole."""
+        error = self._fork.stream_executor.error_
+        if error is None and self.is_over():
+            self._question.keep(self._key, self._fork)
+        elif not self._again and isinstance(error, FAILURES):
+            self._ask_again()
+
+    def text(self) -> str:
+        """The whole answer. Raises the engine's error, if it fails a second time."""
+        try:
+            text = str(self._fork[self._question.name])
+        except FAILURES:
+            if self._again:
+                self._let_go()
+                raise
+        else:
+            self._question.keep(self._key, self._fork)
+            self._let_go()
+            return text
+        self._ask_again()
+        return self.text()
+
+    def _ask_again(self) -> None:
+        self._let_go()
+        self._again = True
+        self._fork = self._question.fork(self.clip)
+        if not self.told:  # else what is new in it shows when it is whole
+            self._waiting = ""
+            self._listen(self._got)
+
+    def _listen(self, ear: Callable[[str], None] | None) -> None:
+        executor = self._fork.stream_executor
+        if isinstance(executor, LoopExecutor):
+            executor.on_delta = ear
+
+    def _got(self, piece: str) -> None:
+        if self._question.then and HEARD not in self._fork.stream_executor.variables:
+            return
+        self._waiting += piece
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self.listener is not None and self._waiting:
+            self.told, piece, self._waiting = self.told + self._waiting, self._waiting, ""
+            self.listener(piece)
+
+    def _let_go(self) -> None:
+        """Forget the fork, which holds the clip several times over."""
+        self._listen(None)
+        self._fork.stream_executor.end()
+        parent = self._question.s.stream_executor
+        if isinstance(parent, LoopExecutor):
+            parent.forks.remove(self._fork.stream_executor)
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """A clip whose answer is known from before, with the engine calls it took: the text and the measures of each."""
+
+    question: Question
+    clip: Clip
+    calls: list[tuple[str, dict[str, Any]]]
+
+    def text(self) -> str:
+        for name, (text, meta) in zip(self.question.names(), self.calls, strict=True):
+            tell_again(self.question.s, name, text, meta)
+        return self.calls[-1][0]
