@@ -40,6 +40,8 @@ class Settings(BaseModel):
     max_upload_mb: Count = Field(1024, description="largest file to /v1/audio, MB")
     max_upload_seconds: Seconds = Field(21600, description="longest sound to /v1/audio, s")
     fetch_timeout: Seconds = Field(10, description="time to fetch one URL in all, s")
+    decode_timeout: Seconds = Field(10, description="time to decode one picture, or a second of sound, s")
+    decode_memory_mb: Count = Field(1024, description="memory for decoding one file, MB")
 
     connect_timeout: Seconds = Field(5, description="time to reach the engine, s")
     first_token_timeout: Seconds = Field(120, description="time until the engine's first token, s")

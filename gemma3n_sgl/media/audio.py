@@ -38,7 +38,8 @@ def open_recording(
     else:
         found, keeper = spooled(source)
     _check_kind(_head(found))
-    return Recording(found, name or (found.name if isinstance(found, Path) and keeper is None else "recording"), limits.max_audio_seconds, keeper)
+    named = name or (found.name if isinstance(found, Path) and keeper is None else "recording")
+    return Recording(found, named, limits.max_audio_seconds, keeper, apart=limits.apart)
 
 
 def open_audio(source: Source | AudioSegment | Recording, *, limits: Limits = DEFAULTS) -> Audio:

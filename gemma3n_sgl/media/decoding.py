@@ -15,7 +15,9 @@ from av.audio.frame import AudioFrame
 
 from gemma3n_sgl.conversation import SAMPLE_RATE, Audio, Recording
 from gemma3n_sgl.errors import Gemma3nError, MediaError, TooLarge
+from gemma3n_sgl.media.apart import each
 from gemma3n_sgl.media.frames import DAMAGED, NO_SOUND, Gap, frames, lengths
+from gemma3n_sgl.media.limits import Apart
 from gemma3n_sgl.media.segment import AudioSegment
 
 T = TypeVar("T")
@@ -41,7 +43,7 @@ def pcm_of(recording: Recording, *, enough: float = math.inf) -> bytes:
     """
     limit = _limit(recording)
     pcm = bytearray()
-    for piece in _guarded(_pieces(recording)):
+    for piece in guarded(_pieces(recording)):
         if isinstance(piece, Gap):
             if piece.ends:
                 raise MediaError(_broken_off(len(pcm) / BYTES_PER_SECOND, piece))
@@ -68,7 +70,7 @@ def blocks(sound: Recording | Audio) -> Iterator[bytes | Gap]:
         return
     limit, seconds = _limit(sound), 0.0
     block = bytearray()
-    for piece in _guarded(_pieces(sound)):
+    for piece in guarded(_pieces(sound)):
         seconds += _seconds(piece)
         if seconds > limit:
             raise too_long(limit)
@@ -95,7 +97,7 @@ def _seconds(piece: bytes | Gap) -> float:
 def exceeds(recording: Recording, seconds: float) -> bool:
     """Whether the packets of a recording last longer than this, without decoding them."""
     total = 0.0
-    for piece in _guarded(lengths(recording)):
+    for piece in guarded(_lengths(recording)):
         total += piece
         if total > seconds:
             return True
@@ -114,18 +116,41 @@ def _broken_off(heard: float, gap: Gap) -> str:
     return f"The sound breaks off after {heard:.1f} of {heard + gap.seconds:.1f} s: send the whole file." if gap.seconds else DAMAGED
 
 
-def _guarded(values: Iterator[T]) -> Iterator[T]:
+def guarded(values: Iterator[T]) -> Iterator[T]:
     """The border of libav: what it raises on foreign bytes is a MediaError."""
     try:
         yield from values
-    except Gemma3nError:
+    except (Gemma3nError, MemoryError):
         raise
     except Exception:  # libav's errors, and those of the buffers and filters between
         raise MediaError(DAMAGED) from None
 
 
 def _pieces(recording: Recording) -> Iterator[bytes | Gap]:
-    """Samples, and gaps."""
+    """Samples, and gaps; by a process apart if the recording asks for one."""
+    if not isinstance(recording.apart, Apart):
+        yield from pieces(recording)
+        return
+    for said, pcm in each("pieces", recording.apart, *_asked(recording)):
+        yield Gap(*said["gap"]) if "gap" in said else pcm
+
+
+def _lengths(recording: Recording) -> Iterator[float]:
+    if not isinstance(recording.apart, Apart):
+        yield from lengths(recording)
+        return
+    for said, _ in each("lengths", recording.apart, *_asked(recording)):
+        yield said["seconds"]
+
+
+def _asked(recording: Recording) -> tuple[dict[str, str | None], bytes]:
+    """What a process apart is told of a recording."""
+    source = recording.source
+    return ({"path": None}, source) if isinstance(source, bytes) else ({"path": str(source.absolute())}, b"")
+
+
+def pieces(recording: Recording) -> Iterator[bytes | Gap]:
+    """Samples, and gaps, decoded here."""
     resampler, made_for = None, None
     for frame in frames(recording):
         if isinstance(frame, Gap):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import asdict, replace
 
 import numpy as np
 import PIL.Image
@@ -14,7 +15,8 @@ from PIL.Image import Resampling, Transpose
 
 from gemma3n_sgl.conversation import Image
 from gemma3n_sgl.errors import Gemma3nError, MediaError, TooLarge
-from gemma3n_sgl.media.limits import DEFAULTS, Limits
+from gemma3n_sgl.media.apart import each
+from gemma3n_sgl.media.limits import DEFAULTS, Apart, Limits
 from gemma3n_sgl.media.sources import Source, content
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -55,16 +57,25 @@ def open_image(source: Source | PIL.Image.Image, *, limits: Limits = DEFAULTS) -
     """
     if isinstance(source, Image):
         return source
+    if limits.apart is not None and not isinstance(source, PIL.Image.Image):
+        return _opened_apart(content(source, max_bytes=limits.max_bytes), limits, limits.apart)
     try:
         picture = source.copy() if isinstance(source, PIL.Image.Image) else _opened(content(source, max_bytes=limits.max_bytes), limits)
         _check_size(picture, limits)
         return _encoded(_normal(picture))
-    except Gemma3nError:
+    except (Gemma3nError, MemoryError):
         raise
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         raise _too_large(limits) from None
     except Exception:  # Pillow's decoders raise whatever they trip over: a dozen kinds, from struct.error to SyntaxError
         raise MediaError("The picture is damaged or cut off: send the whole file, or save it anew as PNG or JPEG.") from None
+
+
+def _opened_apart(data: bytes, limits: Limits, cost: Apart) -> Image:
+    asked = {"limits": asdict(replace(limits, apart=None))}
+    for said, encoded in each("image", cost, asked, data):
+        picture = Image(encoded, width=said["width"], height=said["height"], media_type=said["media_type"])
+    return picture
 
 
 def tiles(image: Image, rows: int, columns: int) -> list[Image]:

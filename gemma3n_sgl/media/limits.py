@@ -10,11 +10,19 @@ MEGA = 1_000_000
 
 
 @dataclass(frozen=True)
+class Apart:
+    """What decoding a stranger's file may cost the process that does nothing else: seconds for each step, and megabytes."""
+
+    seconds: float = 10
+    megabytes: int = 1024
+
+
+@dataclass(frozen=True)
 class Limits:
     """What one picture, sound or address may cost.
 
     `max_bytes` holds for a picture's file, a fetched file, a data URI and base64; `max_audio_seconds` (None: no limit) for a sound's
-    length when played; `fetch_timeout` is in seconds and covers all that fetching a URL takes.
+    length when played; `fetch_timeout` is in seconds and covers all that fetching a URL takes. `apart`: decode in a process apart (None: here).
     """
 
     max_bytes: int = 20 * MEGA
@@ -22,16 +30,18 @@ class Limits:
     max_side: int = 16_384
     max_audio_seconds: float | None = None
     fetch_timeout: float = 10
+    apart: Apart | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """The limits an operator has set."""
+        """The limits an operator has set, for files of strangers."""
         return cls(
             max_bytes=settings.max_media_mb * MEGA,
             max_megapixels=settings.max_image_megapixels,
             max_side=settings.max_image_side,
             max_audio_seconds=settings.max_audio_seconds,
             fetch_timeout=settings.fetch_timeout,
+            apart=Apart(settings.decode_timeout, settings.decode_memory_mb),
         )
 
 
