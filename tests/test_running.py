@@ -83,7 +83,7 @@ async def test_usage_is_counted_over_all_steps_and_steps_are_reasoning(scripted:
 async def test_forks_run_side_by_side_and_their_steps_come_in_the_programs_order(scripted: ScriptedEngine):
     scripted.script = lambda prompt: Reply(f"draft {prompt[-30]}" if "part" in prompt else "end", delay=0.15 if "part" in prompt else 0)
     start = time.monotonic()
-    *said, done = await events(scripted, forked)
+    *said, done = await events(scripted, forked, "much to share " * 100)
     assert time.monotonic() - start < 4 * 2 * 0.15, "four forks of 0.3 s each would take 1.2 s one after the other"
     assert [event.name for event in said if isinstance(event, Step)] == ["draft"] * 4
     assert done.variables["draft"] == [event.text for event in said if isinstance(event, Step)]  # type: ignore[union-attr]
