@@ -89,7 +89,8 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a run. `finish_reason` is "stop", "length" or "tool_calls"; `variables` are all the program made."""
+    """The end of a run. `finish_reason` is "stop", "length" or "tool_calls"; `variables` are all the program made; `seconds` is the length of
+    the recording that was heard, the longest of several (0: none)."""
 
     answer: str
     finish_reason: str
@@ -98,6 +99,7 @@ class Done:
     calls: tuple[ToolCall, ...] = ()
     segments: tuple[Segment, ...] = ()
     tokens: tuple[Token, ...] = field(default=(), repr=False)
+    seconds: float = field(default=0.0, repr=False)
 
 
 Event = Step | Segment | Delta | Call | Arguments | Done

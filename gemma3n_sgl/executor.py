@@ -53,7 +53,7 @@ class Observer(ABC):
 
     @abstractmethod
     def grant(self, calls: int) -> None:
-        """So many calls more may be made."""
+        """So many calls more may be made, and the time for the run begins anew."""
 
     @abstractmethod
     def count(self, meta: dict[str, Any], *, product: bool) -> None:
@@ -83,6 +83,10 @@ class Observer(ABC):
 
     @abstractmethod
     def segment(self, segment: Segment) -> None: ...
+
+    @abstractmethod
+    def heard(self, seconds: float) -> None:
+        """A recording of this length has been heard to its end."""
 
     @abstractmethod
     def call(self, tool: str) -> None:
@@ -338,7 +342,7 @@ def tell_text(s: ProgramState, text: str) -> None:
 
 
 def grant(s: ProgramState, calls: int) -> None:
-    """Let a run make more engine calls than its budget has: those whose number a recording's length bounds."""
+    """Let a run make more engine calls than its budget has, and take more time: for those whose number a recording's length bounds."""
     if isinstance(s.stream_executor, LoopExecutor):
         s.stream_executor.observer.grant(calls)
 
@@ -348,6 +352,12 @@ def tell_segment(s: ProgramState, segment: Segment) -> None:
     if isinstance(s.stream_executor, LoopExecutor):
         s.stream_executor.observer.segment(segment)
 
+
+
+def tell_length(s: ProgramState, seconds: float) -> None:
+    """Tell how long a recording is that was heard to its end."""
+    if isinstance(s.stream_executor, LoopExecutor):
+        s.stream_executor.observer.heard(seconds)
 
 
 def tell_again(s: ProgramState, name: str, text: str, meta: dict[str, Any]) -> None:

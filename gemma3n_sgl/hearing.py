@@ -13,6 +13,7 @@ from gemma3n_sgl.asking import FAILURES, Hearing, Question, Recalled
 from gemma3n_sgl.bridge import offload
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Conversation, Part, Recording, Turn
 from gemma3n_sgl.events import Segment
+from gemma3n_sgl.executor import tell_length
 from gemma3n_sgl.media import Clip, Damage, batches
 from gemma3n_sgl.transcript import Transcript
 
@@ -66,6 +67,7 @@ def hear(
         else:
             _settle(transcript, going.popleft())
         _attend(transcript, going)
+    tell_length(s, coming.seconds)
     s[name] = transcript.close()
     return transcript.segments
 

@@ -28,7 +28,11 @@ from gemma3n_sgl.sampling import Sampling
 
 @dataclass(frozen=True)
 class Budget:
-    """What one run may cost: seconds in all, and engine calls."""
+    """What one run may cost: seconds in all, and engine calls.
+
+    A recording's parts come on top, since its own limit bounds their number: each allows for the calls it takes, and with each that is asked
+    about or heard the seconds begin anew. So what is long takes long, and what gets no further is ended.
+    """
 
     seconds: float = 600
     calls: int = 256
@@ -107,12 +111,15 @@ class _Run(Observer):
         self._sampling = sampling
         self._usage = Usage()
         self._engine_calls = 0
+        self._granted = False
         self._streamed = False
         self._finish_reason = "stop"
         self._joined = Holdback(sampling.stop)
         self._emitted: list[str] = []
         self._segments: list[Segment] = []
         self._tokens: list[Token] = []
+        self._seconds = 0.0
+        self._deadline = asyncio.Timeout(None)
         self._called: list[tuple[Call, list[str]]] = []
 
     async def drive(self, arguments: dict[str, Any]) -> Done:
@@ -122,10 +129,12 @@ class _Run(Observer):
                 raise InvalidValue("This engine is deterministic and can't keep to `min_p`. Leave it out.", param="min_p")
             self._sampling = self._sampling.with_a_seed()
         try:
-            async with asyncio.timeout(self._budget.seconds):
+            async with self._deadline:
+                self._begin_anew()
                 executor = await spawn(self._body, arguments, defaults)
         except TimeoutError:
-            raise RunTimeout(f"The program ran for {self._budget.seconds:g} s and was ended. Ask for less at once.") from None
+            idle = " without hearing more of the recording" if self._granted else ""
+            raise RunTimeout(f"The program ran for {self._budget.seconds:g} s{idle} and was ended. Ask for less at once.") from None
         except Gemma3nError:
             raise
         except Exception as error:
@@ -164,6 +173,11 @@ class _Run(Observer):
 
     def grant(self, calls: int) -> None:
         self._engine_calls -= calls
+        self._granted = True
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._deadline.reschedule(asyncio.get_running_loop().time() + self._budget.seconds)
 
     def count(self, meta: dict[str, Any], *, product: bool) -> None:
         self._usage.add(meta, product=product)
@@ -185,8 +199,12 @@ class _Run(Observer):
         self._tell(Step(name, text))
 
     def segment(self, segment: Segment) -> None:
+        self._begin_anew()
         self._segments.append(segment)
         self._tell(segment)
+
+    def heard(self, seconds: float) -> None:
+        self._seconds = max(self._seconds, seconds)
 
     def call(self, tool: str) -> None:
         call = Call(len(self._called), f"call_{uuid.uuid4().hex[:24]}", tool)
@@ -210,6 +228,7 @@ class _Run(Observer):
             calls,
             tuple(self._segments),
             tuple(self._tokens),
+            self._seconds,
         )
 
     def _answer(self, variables: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ class Settings(BaseModel):
     connect_timeout: Seconds = Field(5, description="time to reach the engine, s")
     first_token_timeout: Seconds = Field(120, description="time until the engine's first token, s")
     token_timeout: Seconds = Field(30, description="time between two tokens, s")
-    run_timeout: Seconds = Field(600, description="time for a whole run of a program, s")
+    run_timeout: Seconds = Field(600, description="time for a run of a program, begun anew with each part of a recording it hears, s")
     max_choices: Count = Field(16, description="answers to one request (`n`)")
     max_calls: Count = Field(256, description="engine calls in one run of a program")
 

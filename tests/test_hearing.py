@@ -17,7 +17,7 @@ from listening_engine import ListeningEngine, Spoken, spoken, wav
 from scripted_engine import Die, Hang, Reply, Say
 
 from gemma3n_sgl import Gemma3nEndpoint, Recording, Segment, assistant, hear, open_recording, running, user
-from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable, MediaError, TooLarge
+from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable, MediaError, RunTimeout, TooLarge
 from gemma3n_sgl.events import Delta, Done, Event, Step
 from gemma3n_sgl.media import Limits
 from gemma3n_sgl.program import Program
@@ -327,3 +327,32 @@ def test_under_sglangs_own_run_a_failing_engine_ends_the_run(ear: ListeningEngin
     with pytest.raises(EngineTimeout):
         listen.run(recording=recording(TALK), backend=endpoint)
     endpoint.shutdown()
+
+
+async def until_the_end(ear: ListeningEngine, budget: Budget) -> Done:
+    endpoint = Gemma3nEndpoint(ear.url)
+    try:
+        return await running.run(Program.of(listen, file_doc="A program."), {"recording": recording(NOISE), "seconds": 7.5}, endpoint, None, budget)
+    finally:
+        await endpoint.client.aclose()
+
+
+@pytest.mark.slow
+async def test_a_long_recording_may_take_longer_than_a_run_as_long_as_it_gets_on(ear: ListeningEngine) -> None:
+    """Three rounds of sixteen clips, each of some second."""
+    ear.script = lambda prompt: Reply("yes", delay=0.3)
+    began = time.monotonic()
+    assert len((await until_the_end(ear, Budget(seconds=2.4, calls=1))).segments) > 32
+    assert time.monotonic() - began > 2.4
+
+
+async def test_a_recording_of_which_nothing_more_is_heard_is_ended(ear: ListeningEngine) -> None:
+    ear.script = lambda prompt: Reply(fault=Hang())
+    with pytest.raises(RunTimeout, match=r"0\.3 s without hearing more"):
+        await until_the_end(ear, Budget(seconds=0.3))
+    await until(lambda: ear.open == 0)
+
+
+@pytest.mark.parametrize("data", [TALK.wav, wav(bytes(2 * 16_000 * 7))])
+async def test_a_run_knows_how_long_a_recording_is_also_behind_the_last_word(ear: ListeningEngine, endpoint: Gemma3nEndpoint, data: bytes) -> None:
+    assert (await run(endpoint, recording=recording(data))).seconds == pytest.approx((len(data) - 44) / 32_000, abs=1e-6)

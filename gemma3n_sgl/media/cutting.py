@@ -64,11 +64,27 @@ def clips(recording: Recording | Audio, seconds: float = MAX_CLIP_SECONDS, *, ov
     return chain.from_iterable(batches(recording, seconds, overlap=overlap))
 
 
-def batches(recording: Recording | Audio, seconds: float = MAX_CLIP_SECONDS, *, overlap: bool = True) -> Iterator[list[Clip | Damage]]:
+def batches(recording: Recording | Audio, seconds: float = MAX_CLIP_SECONDS, *, overlap: bool = True) -> Cutting:
     """As `clips`, but in steps that take a moment each: after every block of some 10 s, the clips that are ready, or none."""
     if not 1 <= seconds <= MAX_CLIP_SECONDS:
         raise ValueError(f"a clip is 1 to {MAX_CLIP_SECONDS} s long, not {seconds:g} s")
-    return _batches(recording, Cutter(seconds, overlap=overlap))
+    return Cutting(recording, Cutter(seconds, overlap=overlap))
+
+
+class Cutting(Iterator[list[Clip | Damage]]):
+    """A recording on its way into clips."""
+
+    def __init__(self, recording: Recording | Audio, cutter: Cutter) -> None:
+        self._cutter = cutter
+        self._steps = _batches(recording, cutter)
+
+    def __next__(self) -> list[Clip | Damage]:
+        return next(self._steps)
+
+    @property
+    def seconds(self) -> float:
+        """How much of the recording has been decoded: at the end, how long it is."""
+        return self._cutter.seconds
 
 
 def _batches(recording: Recording | Audio, cutter: Cutter) -> Iterator[list[Clip | Damage]]:

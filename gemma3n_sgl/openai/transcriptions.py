@@ -106,14 +106,13 @@ class Heard:
             return vtt(segments)
         if self._asked.response_format == "json":
             return {"text": text, "usage": _usage(done.usage)}
-        end = max((segment.end for segment in segments), default=0.0)
         return {
             "task": self._task,
             "language": self._asked.spoken.lower() or "unknown",
-            "duration": end,
+            "duration": round(done.seconds, 3),
             "text": text,
             "segments": [self._segment(i, segment) for i, segment in enumerate(segments)],
-            "usage": {"type": "duration", "seconds": round(end)},
+            "usage": {"type": "duration", "seconds": round(done.seconds)},
         }
 
     def _segment(self, index: int, segment: Segment) -> dict[str, Any]:
