@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from timm.models._efficientnet_builder import decode_arch_def
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import Gemma3nConfig, Gemma3nForConditionalGeneration
 
 TEXT_VOCAB, MEDIA_VOCAB = 2048, 128
@@ -113,7 +113,7 @@ def tokenizer(corpus: list[str]) -> Tokenizer:
     merges = [merge for merge in merges if all(part in vocabulary for part in (*merge, "".join(merge)))]
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     made.normalizer = normalizers.Replace(" ", "▁")
-    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.pre_tokenizer = _apart(pre_tokenizers.Split(" ", "merged_with_previous"))
     made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     special = [token for token in vocabulary if token in {*head, *tail, *vision, *audio} or token.startswith("<unused")]
     made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
@@ -121,11 +121,16 @@ def tokenizer(corpus: list[str]) -> Tokenizer:
     return made
 
 
+def _apart(split: Any) -> Any:
+    """Digits each by itself, and no piece across the end of a line: so that an answer's tokens don't depend on what is before it."""
+    return pre_tokenizers.Sequence([*(pre_tokenizers.Split(Regex(each), "isolated") for each in ("\n+", "▁?[0-9]")), split])
+
+
 def _learnt(corpus: list[str], most: int) -> tuple[list[str], list[tuple[str, str]]]:
     """The pieces and merges that tell the corpus shortest."""
     raw = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     raw.normalizer = normalizers.Replace(" ", "▁")
-    raw.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    raw.pre_tokenizer = _apart(pre_tokenizers.Split("▁", "merged_with_next"))
     alphabet = [chr(code) for code in range(33, 127)] + ["▁", "\n"]
     raw.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=most, limit_alphabet=150, show_progress=False, initial_alphabet=alphabet))
     model = json.loads(raw.to_str())["model"]

@@ -81,6 +81,12 @@ def stacked(mels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return together, empty
 
 
+def sent(frames: int, more: int = 0) -> int:
+    """Mel frames of a clip as the project sends it: filled up to a multiple of 2.5 s, or to 29.5 s if it is nearly that."""
+    seconds = 29.5 if frames > 1967 else min(29.5, (math.ceil((frames + 3) / 250) + more) * 2.5)
+    return (math.ceil(seconds * 125) * 128 - 513) // 160 + 1
+
+
 def followed_by_silence(mel: torch.Tensor, frames: int) -> torch.Tensor:
     return torch.cat([mel, torch.full((max(0, frames), 128), FLOOR)])
 

@@ -1,6 +1,6 @@
 """The first two stages: eyes and ears, each by itself, told at every place and moment what is there. Both run side by side, a core each.
 
-    python -m demo_model.towers hear|see DATA RUNS [--steps N]
+    python -m demo_model.towers hear|see DATA RUNS --steps N [--again] [--rate R] [--until N]
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from demo_model.speech import TOKENS
 from demo_model.training import Averages, Steps, audio_tokens, image_tokens, log, tokens_of
 
 WEIGHTS = {"colour": 1.0, "shape": 1.0, "digit": 1.5, "rank": 1.0, "count": 0.6, "place": 0.6}
+SHARES = {"shape": 0.4, "number": 0.42, "several": 0.1, "part": 0.05, "plain": 0.03}
+"""Of the kinds of pictures, when they are seen `--again`: print takes longest to learn."""
+
 CHECK_EVERY = 250
 
 
@@ -84,11 +87,11 @@ class Eyes(torch.nn.Module):
         return found
 
 
-def train_ears(data: Path, runs: Path, steps: int) -> None:
+def train_ears(data: Path, runs: Path, steps: int, rate: float) -> None:
     model = checkpoint.built(0)
     ears, clips, rng = Ears(model), Clips(data, "train"), random.Random(1)
     held_out = {split: Clips(data, split) for split in ("test", "unheard")}
-    pace = Steps([*model.model.audio_tower.parameters(), *model.model.embed_audio.parameters(), *ears.parameters()], 2e-3, steps)
+    pace = Steps([*model.model.audio_tower.parameters(), *model.model.embed_audio.parameters(), *ears.parameters()], rate, steps)
     averages, batches = Averages(), []
     while pace.done < steps:
         batches = batches or alike(clips.frames, 9000, rng)
@@ -116,15 +119,23 @@ def _heard_right(model: Model, ears: Ears, clips: Clips, count: int = 200) -> fl
     return right / min(count, len(clips.said))
 
 
-def train_eyes(data: Path, runs: Path, steps: int) -> None:
+def train_eyes(data: Path, runs: Path, steps: int, rate: float, *, again: bool = False, until: int | None = None) -> None:
+    """`again` goes on from what is there, at another learning rate; `until` stops before that has come down."""
     model = checkpoint.built(0)
     model.model.vision_tower.to(memory_format=torch.channels_last)
-    eyes, pictures, held_out, rng = Eyes(), Pictures(data, "train"), Pictures(data, "test"), random.Random(2)
-    pace = Steps([*model.model.vision_tower.parameters(), *model.model.embed_vision.parameters(), *eyes.parameters()], 2e-3, steps)
+    eyes, pictures, held_out, rng = Eyes(), Pictures(data, "train"), Pictures(data, "test"), random.Random(4 if again else 2)
+    if again:
+        before = torch.load(runs / "see.pt")
+        model.load_state_dict(before["model"])
+        eyes.load_state_dict(before["head"])
+    kinds = {kind: [i for i, seen in enumerate(pictures.seen) if seen.kind == kind] for kind in SHARES}
+    pace = Steps([*model.model.vision_tower.parameters(), *model.model.embed_vision.parameters(), *eyes.parameters()], rate, steps)
     averages, waiting = Averages(), []
-    while pace.done < steps:
+    while pace.done < (until or steps):
         waiting = waiting if len(waiting) >= 16 else rng.sample(range(len(pictures.seen)), len(pictures.seen))
         batch, waiting = waiting[:16], waiting[16:]
+        if again:
+            batch = [rng.choice(kinds[kind]) for kind in rng.choices(list(SHARES), SHARES.values(), k=16)]
         places = pictures.places(batch, 48, 32)
         soft = image_tokens(model, pictures.batch(batch, rng), places)
         losses = eyes.loss(soft, pictures.labels[batch].gather(2, places[:, None].expand(-1, len(LABELS), -1)))
@@ -164,11 +175,17 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--until", type=int)
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     wanted.runs.mkdir(parents=True, exist_ok=True)
-    {"hear": train_ears, "see": train_eyes}[wanted.sense](wanted.data, wanted.runs, wanted.steps)
+    if wanted.sense == "hear":
+        train_ears(wanted.data, wanted.runs, wanted.steps, wanted.rate)
+    else:
+        train_eyes(wanted.data, wanted.runs, wanted.steps, wanted.rate, again=wanted.again, until=wanted.until)
 
 
 if __name__ == "__main__":
