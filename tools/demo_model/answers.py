@@ -61,7 +61,7 @@ def described(seen: Seen, language: str) -> str:
     colour = word[seen.colour]
     if language == "German":
         noun, ending, article = ("Bild", "es", "ein") if seen.kind == "plain" else _german(seen.shape)
-        return sentence(f"{article} {wordings.ENDINGS[colour]}{ending} {noun}")
+        return sentence(f"{article} {wordings.ENDINGS.get(colour, colour)}{ending} {noun}")
     noun = {"French": "image", "Spanish": "imagen"}[language] if seen.kind == "plain" else word[seen.shape]
     feminine = noun in ("image", "imagen", "étoile", "estrella")
     article = {"French": ("un", "une"), "Spanish": ("un", "una")}[language][feminine]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -12,12 +13,17 @@ from torch.nn import functional
 
 from demo_model import talks, wordings
 from demo_model.checkpoint import AUDIO, AUDIO_TOKENS, END_OF_TURN, IMAGE, IMAGE_TOKENS, MEDIA_VOCAB, TEXT_VOCAB, Model, tokenizer
-from demo_model.talks import Clip, Picture, Turn, World
+from demo_model.pictures import COLOURS, SHAPES, Seen
+from demo_model.turns import Clip, Picture, Turn, World
 
 PLAINLY = {"full_attention": None, "sliding_attention": None}
 """Causal attention alone: padding comes last and is never looked at."""
 
-_MEDIA = {Picture: ("\n\n<start_of_image>\0<end_of_image>\n\n", IMAGE, IMAGE_TOKENS), Clip: ("\n\n<start_of_audio>\1<end_of_audio>\n\n", AUDIO, AUDIO_TOKENS)}
+_MEDIA = {
+    Picture: ("\n\n<start_of_image>\0<end_of_image>\n\n", IMAGE, IMAGE_TOKENS),
+    Clip: ("\n\n<start_of_audio>\1<end_of_audio>\n\n", AUDIO, AUDIO_TOKENS),
+}
+"""How media stand in a prompt, the token of their places, and how many there are."""
 
 
 @dataclass
@@ -86,9 +92,9 @@ class Words:
 def corpus() -> list[str]:
     """What the tokenizer learns its pieces from."""
     rng = random.Random(0)
-    seen = [talks.Seen("shape", colour, shape, place=rng.randrange(9), count=1) for colour in talks.COLOURS for shape in talks.SHAPES]
-    seen += [talks.Seen("number", "red", number=str(rng.randrange(10, 9999))) for _ in range(20)] + [talks.Seen("plain", c) for c in talks.COLOURS]
-    seen += [talks.Seen("several", count=count) for count in (2, 3, 4)] + [talks.Seen("part", "red", "star"), talks.Seen("nothing")]
+    seen = [Seen("shape", colour, shape, place=rng.randrange(9), count=1) for colour in COLOURS for shape in SHAPES]
+    seen += [Seen("number", "red", number=str(rng.randrange(10, 9999))) for _ in range(20)] + [Seen("plain", c) for c in COLOURS]
+    seen += [Seen("several", count=count) for count in (2, 3, 4)] + [Seen("part", "red", "star"), Seen("nothing")]
     said = [rng.choices("0123456789", k=rng.randint(1, 10)) for _ in range(30)] + [[word] for word in wordings.TRANSLATED["French"]] + [[]]
     world, texts = World(seen, [True] * len(seen), said), ["user", "model"] * 2000 + [*wordings.WORDS, *wordings.NAMES] * 3
     for kind, (_, weight) in talks.KINDS.items():
@@ -98,8 +104,12 @@ def corpus() -> list[str]:
     return texts
 
 
-def vocabulary() -> Words:
-    return Words(tokenizer(corpus()))
+def vocabulary(runs: Path) -> Words:
+    """The tokenizer of these runs, learnt when it is first asked for."""
+    file = runs / "tokenizer.json"
+    if not file.exists():
+        tokenizer(corpus()).save(str(file))
+    return Words(Tokenizer.from_file(str(file)))
 
 
 @dataclass(frozen=True)

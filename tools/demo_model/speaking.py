@@ -19,9 +19,10 @@ from demo_model.checkpoint import AUDIO_TOKENS, HIDDEN, IMAGE_TOKENS, Model
 from demo_model.mind import Batch, Row, Words
 from demo_model.pictures import LABELS
 from demo_model.sets import Clips, Pictures, followed_by_silence, sent, stacked
-from demo_model.talks import KINDS, Clip, Picture, Turn, World
+from demo_model.talks import KINDS
 from demo_model.towers import WEIGHTS, Ears, Eyes
 from demo_model.training import Averages, Steps, audio_tokens, every_place, image_tokens, log, tokens_of
+from demo_model.turns import Clip, Picture, Turn, World
 
 CHECK_EVERY = 300
 SILENT_KINDS = ("picture", "pictures", "repeat", "sum", "talk", "told", "vision", "compare", "recording", "tools")
@@ -43,7 +44,7 @@ class Sight:
             return list(range(IMAGE_TOKENS if isinstance(part, Picture) else AUDIO_TOKENS))
         if isinstance(part, Picture):
             most = rng.randrange(6, 24) if self.world.seen[part.index].kind == "shape" else 48
-            return self.pictures.places([part.index], 56, most)[0].tolist()[:-1] + [IMAGE_TOKENS - 1]
+            return [*self.pictures.places([part.index], 56, most)[0].tolist()[:-1], IMAGE_TOKENS - 1]
         spoken = tokens_of(self.clips.frames[part.index])
         rest = rng.sample(range(spoken, AUDIO_TOKENS - 1), min(AUDIO_TOKENS - 1 - spoken, rng.randrange(1, 10)))
         return [*range(spoken), *sorted(rest), AUDIO_TOKENS - 1]
@@ -94,7 +95,8 @@ class Kept:
             order = sorted(range(len(self._clips)), key=clips.frames.__getitem__)
             for begin in range(0, len(order), 16):
                 batch = order[begin : begin + 16]
-                made, counts = audio_tokens(model, *stacked([followed_by_silence(clips.mel(i), sent(clips.frames[i]) - clips.frames[i]) for i in batch]))
+                mels = [followed_by_silence(clips.mel(i), sent(clips.frames[i]) - clips.frames[i]) for i in batch]
+                made, counts = audio_tokens(model, *stacked(mels))
                 for i, soft, count in zip(batch, made, counts, strict=True):
                     self._clips[i] = soft[:count].half()
             self._padding = mind.padding_token(model).half()
@@ -181,7 +183,7 @@ def checked(model: Model, sight: Sight, words: Words, soft: Soft, kinds: Sequenc
 
 def train_talk(stage: str, data: Path, runs: Path, steps: int, seed: int, rate: float) -> None:
     """`look` begins anew, `talk` goes on from it."""
-    model, words, rng = checkpoint.built(0), mind.vocabulary(), random.Random(seed)
+    model, words, rng = checkpoint.built(0), mind.vocabulary(runs), random.Random(seed)
     kinds = SILENT_KINDS if stage == "look" else tuple(KINDS)
     if stage == "talk":
         loaded(model, runs, "look")
@@ -211,7 +213,7 @@ def train_talk(stage: str, data: Path, runs: Path, steps: int, seed: int, rate: 
 
 
 def train_together(data: Path, runs: Path, steps: int, seed: int, rate: float) -> None:
-    model, words, rng = checkpoint.built(0), mind.vocabulary(), random.Random(seed)
+    model, words, rng = checkpoint.built(0), mind.vocabulary(runs), random.Random(seed)
     loaded(model, runs, "talk")
     model.model.vision_tower.to(memory_format=torch.channels_last)
     eyes, ears = Eyes(), Ears(model)
