@@ -21,7 +21,9 @@ from gemma3n_sgl.events import Delta, Done, Event, Segment
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.sampling import Sampling
+from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.settings import Settings
+from gemma3n_sgl.terminal.dictating import dictate
 from gemma3n_sgl.terminal.flags import ProgramGroup, Work
 from gemma3n_sgl.terminal.given import STDIN, part_of, parts_of
 from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
@@ -132,7 +134,8 @@ def serve(
     with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine_beside(engine_port if with_engine else None) as beside:
         settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url})
         registry = Registry.discover(settings.programs)
-        serve_on(listening, create_app(settings, registry=registry), settings, registry)
+        closing = Closing()
+        serve_on(listening, create_app(settings, registry=registry, closing=closing), settings, registry, closing)
 
 
 @app.command(epilog=EPILOG)
@@ -164,7 +167,10 @@ def chat(
 
 @app.command(epilog=EPILOG)
 def transcribe(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings of any length; folders of them; - for the standard input.")],
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Recordings of any length; folders of them; - for the standard input.")
+    ] = None,
+    microphone: Annotated[bool, typer.Option("--microphone", help="Write down what is said now, until Ctrl-C.")] = False,
     output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="File or folder to write to; its name tells the format.")] = "",
     format_: Annotated[Format | None, typer.Option("--format", help="What to write, if the output's name does not tell.")] = None,
     language: Annotated[str, typer.Option(metavar="NAME", help="The language that is spoken.")] = "",
@@ -173,9 +179,12 @@ def transcribe(
     runtime_url: Url = None,
 ) -> None:
     """Write down recordings: as text, or as subtitles with times."""
+    if bool(files) == microphone:
+        raise InvalidValue("Give recordings to write down, or --microphone for what is said now.")
     format_ = format_of(output, "json" if json else format_)
     program = Registry.discover().named("transcribe")
-    options = {"language": language} | ({"timestamps": True} if format_ != "txt" and "timestamps" in program.options.model_fields else {})
+    timed = (microphone or format_ != "txt") and "timestamps" in program.options.model_fields
+    options: dict[str, Any] = {"language": language} | ({"timestamps": True} if timed else {})
     with Session(settings_of(runtime_url=runtime_url)) as session:
 
         def hear(recording: Recording, heard: Callable[[Segment], None], said: Callable[[str], None]) -> Done:
@@ -188,7 +197,9 @@ def transcribe(
             return session.hear(program, program.bind(Conversation.of(recording), options), told)
 
         asked = {"program": program.name, "options": options}
-        if transcribe_all(jobs_of(files, output, format_), format_, hear, asked, again=again):
+        if microphone:
+            dictate(output, format_, hear, again=again)
+        elif transcribe_all(jobs_of(files or [], output, format_), format_, hear, asked, again=again):
             raise typer.Exit(FAILED)
 
 

@@ -13,7 +13,7 @@ from gemma3n_sgl.asking import FAILURES, Hearing, Question, Recalled
 from gemma3n_sgl.bridge import offload
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Conversation, Part, Recording, Turn
 from gemma3n_sgl.events import Segment
-from gemma3n_sgl.executor import tell_length
+from gemma3n_sgl.executor import grant, tell_length
 from gemma3n_sgl.media import Clip, Damage, batches
 from gemma3n_sgl.transcript import Transcript
 
@@ -63,6 +63,7 @@ def hear(
     while going or more is not None:
         if more is not None and len(going) < AT_ONCE and not (going and _is_over(going[0])):
             more = offload(next, coming, None)
+            grant(s, 0)
             going.extend(question.about(part) if isinstance(part, Clip) else part for part in more or ())
         else:
             _settle(transcript, going.popleft())

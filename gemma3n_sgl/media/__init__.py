@@ -8,11 +8,13 @@ from gemma3n_sgl.media.frames import playing_time
 from gemma3n_sgl.media.images import open_image, tiles
 from gemma3n_sgl.media.inline import base64_bytes, data_uri
 from gemma3n_sgl.media.limits import Limits
+from gemma3n_sgl.media.microphone import Live, open_microphone
 
 __all__ = [
     "Clip",
     "Damage",
     "Limits",
+    "Live",
     "base64_bytes",
     "batches",
     "clips",
@@ -22,6 +24,7 @@ __all__ = [
     "one_clip",
     "open_audio",
     "open_image",
+    "open_microphone",
     "open_recording",
     "open_sound",
     "playing_time",

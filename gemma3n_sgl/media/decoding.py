@@ -18,6 +18,7 @@ from gemma3n_sgl.errors import Gemma3nError, MediaError, TooLarge
 from gemma3n_sgl.media.apart import each
 from gemma3n_sgl.media.frames import DAMAGED, NO_SOUND, Gap, frames, lengths
 from gemma3n_sgl.media.limits import Apart
+from gemma3n_sgl.media.microphone import Live
 from gemma3n_sgl.media.segment import AudioSegment
 
 T = TypeVar("T")
@@ -65,8 +66,8 @@ def blocks(sound: Recording | Audio) -> Iterator[bytes | Gap]:
     What can't be decoded is a gap, also where the file breaks off; raises MediaError for what is no sound at all, and TooLarge as soon as it
     is longer than the recording's `max_seconds`.
     """
-    if isinstance(sound, Audio):
-        yield sound.pcm
+    if isinstance(sound, Audio | Live):
+        yield from [sound.pcm] if isinstance(sound, Audio) else sound.pieces
         return
     limit, seconds = _limit(sound), 0.0
     block = bytearray()

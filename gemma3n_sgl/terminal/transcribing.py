@@ -110,16 +110,21 @@ def _transcribe(job: Job, format_: Format, hear: Hear, journal: Journal | None) 
     recording = replace(job.recording(), memory=journal)
     live = job.target is None and format_ == "txt"
     with _kept(job, journal), _bar(job.name, recording, shown=not live) as heard:
-        done = hear(recording, lambda segment: heard(segment.end), _write if live else lambda text: None)
+        done = hear(recording, lambda segment: heard(segment.end), write if live else lambda text: None)
     if live:
-        _write("\n")
-    elif job.target is None:
-        _write(_text(done, format_))
-    else:
+        write("\n")
+    deliver(job, done, format_, written=live)
+    if journal is not None:
+        journal.remove()
+
+
+def deliver(job: Job, done: Done, format_: Format, *, written: bool) -> None:
+    """Put what was heard where it is to go, if that is still to do, and tell what could not be heard."""
+    if job.target is not None:
         _save(job.target, _text(done, format_))
-        if journal is not None:
-            journal.remove()
         say(f"{job.name} → {job.target}", whole=True)
+    elif not written:
+        write(_text(done, format_))
     for segment in done.segments:
         if segment.error:
             say(f"{job.name}: {segment.text} {segment.error}", "yellow")
@@ -137,7 +142,7 @@ def _text(done: Done, format_: Format) -> str:
     return to_json(whole).decode() + "\n"
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
 
