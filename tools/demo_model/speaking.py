@@ -1,7 +1,7 @@
-"""The later stages: the language model on soft tokens that were computed once, without sound (look) and with it (talk); then everything
-together on fresh ones (join).
+"""The later stages: the language model on soft tokens that were computed once, without pictures (listen) and with them (talk); then
+everything together on fresh ones (join).
 
-    python -m demo_model.speaking look|talk|join DATA RUNS --steps N [--seed N] [--rate R] [--threads N]
+    python -m demo_model.speaking listen|talk|join DATA RUNS --steps N [--seed N] [--rate R] [--threads N]
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from demo_model.training import Averages, Steps, audio_tokens, every_place, imag
 from demo_model.turns import Clip, Picture, Turn, World
 
 CHECK_EVERY = 300
-SILENT_KINDS = ("picture", "pictures", "repeat", "sum", "talk", "told", "vision", "compare", "recording", "tools")
-"""Talks without sound: what can be learnt while the ears are still learning."""
+BLIND_KINDS = ("clip", "digits", "clips", "repeat", "sum", "talk", "told", "audio", "translate", "compare", "recording", "tools")
+"""Talks without pictures: what can be learnt while the eyes are still learning."""
 
 
 class Sight:
@@ -82,24 +82,15 @@ class Soft(Protocol):
 
 
 class Kept:
-    """Soft tokens of towers that stay as they are, computed once for all pictures and, with sound, clips."""
+    """Soft tokens of towers that stay as they are, computed once for all clips and, unless blind, pictures; the clips' are kept in `file`."""
 
-    def __init__(self, model: Model, sight: Sight, *, sound: bool = True) -> None:
-        pictures, clips = sight.pictures, sight.clips
-        self._pictures = torch.empty(len(sight.world.seen), IMAGE_TOKENS, HIDDEN, dtype=torch.float16)
-        self._clips: list[torch.Tensor] = [torch.empty(0)] * (len(sight.world.said) if sound else 0)
+    def __init__(self, model: Model, sight: Sight, *, blind: bool = False, file: Path | None = None) -> None:
         with torch.no_grad():
-            for begin in range(0, len(self._pictures), 32):
-                batch = list(range(begin, min(begin + 32, len(self._pictures))))
-                self._pictures[batch] = image_tokens(model, pictures.batch(batch)).half()
-            order = sorted(range(len(self._clips)), key=clips.frames.__getitem__)
-            for begin in range(0, len(order), 16):
-                batch = order[begin : begin + 16]
-                mels = [followed_by_silence(clips.mel(i), sent(clips.frames[i]) - clips.frames[i]) for i in batch]
-                made, counts = audio_tokens(model, *stacked(mels))
-                for i, soft, count in zip(batch, made, counts, strict=True):
-                    self._clips[i] = soft[:count].half()
             self._padding = mind.padding_token(model).half()
+            self._clips = torch.load(file) if file and file.exists() else _heard(model, sight)
+            self._pictures = torch.empty(0) if blind else _seen(model, sight)
+        if file and not file.exists():
+            torch.save(self._clips, file)
         log("soft tokens of", len(self._pictures), "pictures and", len(self._clips), "clips")
 
     def __call__(self, rows: list[Row]) -> torch.Tensor | None:
@@ -111,6 +102,28 @@ class Kept:
             return self._pictures[part.index, places]
         heard = self._clips[part.index]
         return torch.cat([heard, self._padding.expand(AUDIO_TOKENS - len(heard), -1)])[places]
+
+
+def _seen(model: Model, sight: Sight) -> torch.Tensor:
+    """float16 [pictures, 256, H]."""
+    found = torch.empty(len(sight.world.seen), IMAGE_TOKENS, HIDDEN, dtype=torch.float16)
+    for begin in range(0, len(found), 32):
+        batch = list(range(begin, min(begin + 32, len(found))))
+        found[batch] = image_tokens(model, sight.pictures.batch(batch)).half()
+    return found
+
+
+def _heard(model: Model, sight: Sight) -> list[torch.Tensor]:
+    """float16 [tokens, H] of each clip as it is sent."""
+    clips, found = sight.clips, [torch.empty(0)] * len(sight.world.said)
+    order = sorted(range(len(found)), key=clips.frames.__getitem__)
+    for begin in range(0, len(order), 16):
+        batch = order[begin : begin + 16]
+        mels = [followed_by_silence(clips.mel(i), sent(clips.frames[i]) - clips.frames[i]) for i in batch]
+        made, counts = audio_tokens(model, *stacked(mels))
+        for i, soft, count in zip(batch, made, counts, strict=True):
+            found[i] = soft[:count].half().clone()
+    return found
 
 
 class Fresh:
@@ -182,15 +195,16 @@ def checked(model: Model, sight: Sight, words: Words, soft: Soft, kinds: Sequenc
 
 
 def train_talk(stage: str, data: Path, runs: Path, steps: int, seed: int, rate: float) -> None:
-    """`look` begins anew, `talk` goes on from it."""
+    """`listen` begins anew, `talk` goes on from it."""
     model, words, rng = checkpoint.built(0), mind.vocabulary(runs), random.Random(seed)
-    kinds = SILENT_KINDS if stage == "look" else tuple(KINDS)
+    kinds = BLIND_KINDS if stage == "listen" else tuple(KINDS)
     if stage == "talk":
-        loaded(model, runs, "look")
-        loaded(model, runs, "hear", "model.audio_tower.", "model.embed_audio.")
-    loaded(model, runs, "see", "model.vision_tower.", "model.embed_vision.")
+        loaded(model, runs, "listen")
+        loaded(model, runs, "see", "model.vision_tower.", "model.embed_vision.")
+    loaded(model, runs, "hear", "model.audio_tower.", "model.embed_audio.")
     sight, held = Sight(data, "train", 6000, 6000), Sight(data, "test", 300, 300)
-    soft, soft_held = (Kept(model, each, sound=stage == "talk") for each in (sight, held))
+    soft = Kept(model, sight, blind=stage == "listen", file=runs / "kept-clips.pt")
+    soft_held = Kept(model, held, blind=stage == "listen")
     language = model.model.language_model
     for name, weight in model.named_parameters():
         weight.requires_grad_("language_model" in name)
@@ -243,7 +257,7 @@ def train_together(data: Path, runs: Path, steps: int, seed: int, rate: float) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["look", "talk", "join"])
+    parser.add_argument("stage", choices=["listen", "talk", "join"])
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--steps", type=int, required=True)
