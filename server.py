@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gemma3n_sgl.client import endpoint_of
-from gemma3n_sgl.errors import EngineError, Gemma3nError, MethodNotAllowed, NotFound
+from gemma3n_sgl.errors import EngineError, Gemma3nError, MethodNotAllowed, NotFound, ShuttingDown
 from gemma3n_sgl.openai.completions import CompletionRequest, TextCompletion
 from gemma3n_sgl.openai.reading import Fetch, Reader
 from gemma3n_sgl.openai.requests import ChatRequest
@@ -26,8 +26,13 @@ from gemma3n_sgl.openai.responses import ResponsesRequest
 from gemma3n_sgl.openai.transcriptions import Heard, SpeechRequest
 from gemma3n_sgl.openai.writing import Completion, bug, error_headers, error_object, model_object
 from gemma3n_sgl.registry import MODEL, Registry
+from gemma3n_sgl.serving.admission import Admission
+from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.doors import Doors
 from gemma3n_sgl.serving.exchange import read_body
-from gemma3n_sgl.serving.gate import Gate, Keys
+from gemma3n_sgl.serving.gate import Gate
+from gemma3n_sgl.serving.hosts import Hosts, is_loopback
+from gemma3n_sgl.serving.keys import KeyRing, Keys
 from gemma3n_sgl.serving.origins import Origins
 from gemma3n_sgl.serving.upload import read_form
 from gemma3n_sgl.settings import Settings
@@ -36,13 +41,16 @@ from gemma3n_sgl.shell import Shell
 log = logging.getLogger("gemma3n")
 
 
-def create_app(settings: Settings | None = None, *, registry: Registry | None = None, fetch: Fetch | None = None) -> ASGIApp:
-    """The application. Without arguments it reads `GEMMA3N_…` from the environment; `fetch` replaces the guarded fetching of URLs."""
+def create_app(
+    settings: Settings | None = None, *, registry: Registry | None = None, fetch: Fetch | None = None, closing: Closing | None = None
+) -> ASGIApp:
+    """The application. Without arguments it reads `GEMMA3N_…` from the environment; `fetch` replaces the guarded fetching of URLs;
+    whoever serves it tells its requests of the end by `closing`."""
     settings = settings or Settings.from_env(os.environ)
     registry = registry or Registry.discover(settings.programs)
     for problem in registry.problems:
         log.warning("program left out: %s", problem)
-    shell = Shell(settings, endpoint_of(settings), registry, Reader(settings, fetch), int(time.time()))
+    shell = Shell(settings, endpoint_of(settings), registry, Reader(settings, fetch), int(time.time()), closing or Closing())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -66,13 +74,18 @@ def create_app(settings: Settings | None = None, *, registry: Registry | None = 
         lifespan=lifespan,
     )
     app.state.shell = shell
-    return guarded(app, settings)
+    return guarded(app, shell)
 
 
-def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """The application behind what every request passes, a page's preflight without a key."""
-    keyed = Keys(app, settings.api_keys) if settings.api_keys else app
-    return Gate(Origins(keyed, settings.cors_origins, guarded=bool(settings.api_keys)))
+def guarded(app: ASGIApp, shell: Shell) -> ASGIApp:
+    """The application behind what every request passes: a page's preflight without a key, a place among the runs after it."""
+    settings, ring = shell.settings, KeyRing(shell.settings)
+    behind: ASGIApp = Doors(app, Admission(settings))
+    if ring.is_set:
+        behind = Keys(behind, ring)
+    elif is_loopback(settings.host):
+        behind = Hosts(behind, settings.hosts)
+    return Gate(Origins(behind, settings.cors_origins, guarded=ring.is_set), shell.closing)
 
 
 async def chat_completions(request: Request) -> Response:
@@ -104,14 +117,14 @@ async def translations(request: Request) -> Response:
 
 async def heard(request: Request, task: str) -> Response:
     shell: Shell = request.app.state.shell
-    fields, file = await read_form(request, shell.settings.max_upload_mb * 2**20)
+    fields, file = await read_form(request, shell.settings.max_upload_mb * 2**20, shell.settings.body_timeout)
     asked = SpeechRequest.of(fields)
     return shell.respond(lambda: shell.hearing(asked, file, task), Heard(asked, task), stream=asked.stream, media_type=asked.media_type)
 
 
 async def body_of(request: Request) -> bytes:
     shell: Shell = request.app.state.shell
-    return await read_body(request, shell.settings.max_body_mb * 2**20)
+    return await read_body(request, shell.settings.max_body_mb * 2**20, shell.settings.body_timeout)
 
 
 async def list_models(request: Request) -> Response:
@@ -133,11 +146,13 @@ async def show_model(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """200 while the engine answers, 503 with the reason while it does not. Costs no generation."""
+    """200 while the engine answers, 503 with the reason while it does not, or while the server ends. Costs no generation."""
     shell: Shell = request.app.state.shell
     try:
+        if shell.closing.begun:
+            raise ShuttingDown("The server is shutting down.")
         return JSONResponse({"status": "ok", "engine": await shell.engine_name()})
-    except EngineError as error:
+    except (EngineError, ShuttingDown) as error:
         return JSONResponse({"status": "unavailable", "reason": error.message}, 503, error_headers(error))
 
 

@@ -11,8 +11,11 @@
     │   ├── NotFound                    404 not_found
     │   │   └── ModelNotFound           404 model_not_found
     │   ├── MethodNotAllowed            405 method_not_allowed
+    │   ├── RequestTimeout              408 request_timeout              a body that comes too slowly
     │   └── TooLarge                    413 too_large                    a body, a picture, a sound
-    ├── Overloaded                      429 overloaded                   try again later
+    ├── Overloaded                      429 overloaded                   more at once than one client may ask for, or the engine takes
+    ├── ServerFull                      503 server_full                  the server has enough to do with others
+    ├── ShuttingDown                    503 shutting_down                the server ends; another one may answer
     ├── SettingsError                   500 invalid_settings             the operator's to mend
     ├── ProgramError                    500 program_error                the program's author's to mend
     ├── RunTimeout                      504 run_timeout                  a program that takes too long
@@ -94,6 +97,11 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(RequestError):
+    status = 408
+    code = "request_timeout"
+
+
 class TooLarge(RequestError):
     status = 413
     code = "too_large"
@@ -103,6 +111,18 @@ class Overloaded(Gemma3nError):
     status = 429
     type = "rate_limit_error"
     code = "overloaded"
+    retry_after = 1
+
+
+class ServerFull(Gemma3nError):
+    status = 503
+    code = "server_full"
+    retry_after = 5
+
+
+class ShuttingDown(Gemma3nError):
+    status = 503
+    code = "shutting_down"
     retry_after = 1
 
 

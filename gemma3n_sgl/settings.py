@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -26,6 +27,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address to serve on")
     port: int = Field(8000, ge=0, le=65535, description="port to serve on")
     api_keys: tuple[str, ...] = Field((), repr=False, description="keys clients must show; none: open to all who reach it")
+    api_keys_file: str = Field("", description="file with such keys, one a line; read again when it changes")
+    runtime_api_key_file: str = Field("", description="file with the key the engine asks for")
+    hosts: tuple[str, ...] = Field((), description="names by which a server on loopback without keys may be called, besides localhost")
     cors_origins: tuple[str, ...] = Field(("local",), description="who may call from a browser: `local`, origins such as `https://a.example`, `*`")
     programs: tuple[str, ...] = Field((), description="folders with programs of your own")
 
@@ -43,12 +47,36 @@ class Settings(BaseModel):
     decode_timeout: Seconds = Field(10, description="time to decode one picture, or a second of sound, s")
     decode_memory_mb: Count = Field(1024, description="memory for decoding one file, MB")
 
+    max_runs: Count = Field(512, description="runs at once; further ones wait")
+    max_runs_per_key: Count = Field(1024, description="runs of one key at once, those that wait included; without keys, of one address")
+    max_queue: Annotated[int, Field(ge=0)] = Field(1024, description="requests that wait for a run")
+    queue_timeout: Seconds = Field(30, description="time a request waits for a run, s")
+    max_messages: Count = Field(2048, description="messages in one request")
+    max_parts: Count = Field(4096, description="parts of all messages in one request")
+    max_text: Count = Field(1_000_000, description="text in one request, characters")
+    max_values: Count = Field(500_000, description="commas and brackets in the JSON of one request")
+    max_stops: Count = Field(4, description="stop strings in one request")
+    max_stop_length: Count = Field(256, description="longest stop string, characters")
+    max_options: Count = Field(64, description="options of a program, or entries of `metadata`, in one request")
+    max_tools: Count = Field(128, description="tools in one request")
+    max_schema: Annotated[int, Field(gt=0, le=64_000)] = Field(64_000, description="largest JSON schema, characters")
+    max_schema_depth: Annotated[int, Field(gt=0, le=32)] = Field(32, description="schemas inside schemas")
+
+    header_timeout: Seconds = Field(20, description="time for the head of a request, s")
+    body_timeout: Seconds = Field(30, description="time for the body of a request, and a second more for each 50 kB of it, s")
+    send_timeout: Seconds = Field(30, description="time for which a client may stop reading its answer, s")
+    shutdown_delay: Annotated[float, Field(ge=0)] = Field(0, description="time after SIGTERM in which /health says 503 and all is still answered, s")
+    shutdown_timeout: Seconds = Field(30, description="time after SIGTERM for answers under way, s")
+    max_block: Seconds = Field(5, description="time for which a program may hold up all others, s")
+
     connect_timeout: Seconds = Field(5, description="time to reach the engine, s")
     first_token_timeout: Seconds = Field(120, description="time until the engine's first token, s")
     token_timeout: Seconds = Field(30, description="time between two tokens, s")
     run_timeout: Seconds = Field(600, description="time for a run of a program, begun anew with each part of a recording it hears, s")
     max_choices: Count = Field(16, description="answers to one request (`n`)")
     max_calls: Count = Field(256, description="engine calls in one run of a program")
+    max_forks: Count = Field(1024, description="forks in one run of a program")
+    max_run_text: Count = Field(4_000_000, description="text of one run of a program and its forks, characters")
 
     @field_validator("runtime_url")
     @classmethod
@@ -83,3 +111,22 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             variable = PREFIX + str(first["loc"][0]).upper()
             raise SettingsError(f"{variable}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+    @property
+    def engine_key(self) -> str:
+        """The key for the engine, from its file where one is named."""
+        return lines_of(self.runtime_api_key_file, "runtime_api_key_file")[0] if self.runtime_api_key_file else self.runtime_api_key
+
+
+def lines_of(file: str, setting: str) -> list[str]:
+    """The lines of a file of secrets, without empty ones and comments. SettingsError names the setting where there are none."""
+    variable = PREFIX + setting.upper()
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"{variable}: the file {file} can't be read.") from None
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise SettingsError(f"{variable}: there is no key in {file}. Put one on each line.")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from starlette.datastructures import UploadFile
@@ -24,6 +24,8 @@ from gemma3n_sgl.openai.transcriptions import SpeechRequest
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
+from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.doors import LEASE, Lease
 from gemma3n_sgl.serving.exchange import Exchange
 from gemma3n_sgl.settings import Settings
 
@@ -58,6 +60,7 @@ class Shell:
     registry: Registry
     reader: Reader
     started: int
+    closing: Closing = field(default_factory=Closing)
 
     @property
     def budget(self) -> Budget:
@@ -117,11 +120,15 @@ class Shell:
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                runs = await begin()
+                with self.closing.telling():
+                    runs = await begin()
+                    if isinstance(lease := scope.get(LEASE), Lease):
+                        await lease.widen(len(runs))
             except RequestError as error:
                 error.param = writer.field(error.param) if error.param else None
                 raise
-            async with aclosing(running.side_by_side(runs) if len(runs) > 1 else _only(runs[0])) as events:
+            async with aclosing(running.side_by_side(runs) if len(runs) > 1 else _only(runs[0])) as saying:
+                events = self.closing.told_in(saying)
                 if not stream:
                     said: list[list[Event]] = [[] for _ in runs]
                     async for index, event in events:
@@ -136,7 +143,7 @@ class Shell:
                     await send({"type": "http.response.body", "body": frame, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        return Exchange(work)
+        return Exchange(work, self.closing)
 
 
 async def _only(events: AsyncGenerator[Event]) -> AsyncGenerator[Numbered]:

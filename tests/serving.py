@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
 from scripted_engine import Reply, ScriptedEngine
 
+from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.connection import config_of
+from gemma3n_sgl.serving.ending import Server
 from gemma3n_sgl.settings import Settings
 from server import create_app
 
@@ -42,8 +44,8 @@ class Served:
 def serving(settings: Settings, **options: Any) -> Iterator[Served]:
     """Serve `create_app(settings, **options)` until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(settings, **options), log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    closing = Closing()
+    server = Server(config_of(create_app(settings, closing=closing, **options), settings, log_config=None), closing, settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="served", daemon=True)
     thread.start()
     served = Served(listener.getsockname()[1], *settings.api_keys[:1])
@@ -54,7 +56,7 @@ def serving(settings: Settings, **options: Any) -> Iterator[Served]:
     finally:
         served.client.close()
         served.http.close()
-        server.should_exit = True
+        server.should_exit = server.force_exit = True
         thread.join(5)
         listener.close()
 

@@ -46,7 +46,7 @@ AT_HOME = {
     "ssrfguard": {"media"},
     "starlette": {"serving", "shell", "server", "terminal"},
     "typer": {"terminal", "engine", "cli"},
-    "uvicorn": {"terminal"},
+    "uvicorn": {"serving"},
 }
 """Libraries, and the only rooms that know them: HTTP never sees a flow, a program never sees HTTP, a value never fetches."""
 

@@ -66,7 +66,7 @@ def asking(served: Served, model: str = "gemma-3n", content: Any = "Hi.", **fiel
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that a client that does not read is felt
         client.settimeout(5)
         client.connect(("127.0.0.1", served.port))
-        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
         yield client
 
 
@@ -135,7 +135,7 @@ def test_a_client_that_leaves_while_its_picture_is_fetched_ends_the_fetching(scr
 
 def test_a_client_that_leaves_in_the_middle_of_its_own_request_is_no_error(scripted, house):
     with socket.create_connection(("127.0.0.1", house.port)) as client:
-        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{")
         time.sleep(0.1)
     assert house.ask().status_code == 200
     assert len(scripted.requests) == 1

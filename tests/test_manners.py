@@ -159,7 +159,7 @@ def test_a_compressed_body_that_cant_be_read_is_told_so(served: Served, coding: 
 
 
 def request(body: bytes, *headers: str, path: str = CHAT, method: str = "POST", length: bool = True) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "host: x", *headers, *([f"content-length: {len(body)}"] if length else [])]
+    lines = [f"{method} {path} HTTP/1.1", "host: localhost", *headers, *([f"content-length: {len(body)}"] if length else [])]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gemma3n_sgl.errors import Forbidden
-from gemma3n_sgl.openai.writing import error_object
+from gemma3n_sgl.serving.refusing import refuse
 
 LOCAL = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?|(app|tauri|vscode-webview|vscode-file)://.*"
 """What `local` stands for: pages that this machine serves, and programs on it that are made of pages."""
@@ -41,6 +40,6 @@ class Origins:
             origin = Headers(scope=scope).get("origin")
             if origin is not None and not self._cors.is_allowed_origin(origin):
                 error = Forbidden(f"Pages of {origin} may not call this server. Whoever runs it allows them with GEMMA3N_CORS_ORIGINS.")
-                await JSONResponse(error_object(error), error.status)(scope, receive, send)
+                await refuse(error, scope, receive, send)
                 return
         await self._cors(scope, receive, send)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
 from gemma3n_sgl.errors import InvalidValue, TooLarge
+from gemma3n_sgl.serving.exchange import SLOWEST, too_slow
 
 _MOST_FIELDS = 32
 _MOST_TEXT = 64 * 1024
 """Bytes of a field that is no file."""
 
 
-async def read_form(request: Request, limit: int) -> tuple[dict[str, list[str]], UploadFile]:
-    """The fields of a multipart form by name, and its one file, `file`. The form is of at most `limit` bytes; a larger one raises TooLarge."""
+async def read_form(request: Request, limit: int, timeout: float) -> tuple[dict[str, list[str]], UploadFile]:
+    """The fields of a multipart form by name, and its one file, `file`. The form is of at most `limit` bytes, a larger one raises TooLarge;
+    one that comes more slowly than `exchange.read_body` has it raises RequestTimeout."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise InvalidValue("Send the sound as multipart/form-data, in the field `file`.", param="file")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    form = await _form(_limited(request, limit))
+    form = await _form(_limited(request, limit, timeout))
     fields: dict[str, list[str]] = {}
     found: UploadFile | None = None
     for name, value in form.multi_items():
@@ -43,13 +47,18 @@ async def _form(request: Request) -> FormData:
         raise InvalidValue("The form can't be read: it holds one file, and a few fields of text. Let a client library write it.") from None
 
 
-def _limited(request: Request, limit: int) -> Request:
-    """The same request, whose body may not grow beyond the limit."""
+def _limited(request: Request, limit: int, timeout: float) -> Request:
+    """The same request, whose body may not grow beyond the limit, nor fall behind its time."""
     taken = 0
+    end = asyncio.get_running_loop().time() + timeout
 
     async def receive() -> Message:
         nonlocal taken
-        message = await request.receive()
+        try:
+            async with asyncio.timeout_at(end + taken / SLOWEST):
+                message = await request.receive()
+        except TimeoutError:
+            raise too_slow(timeout) from None
         taken += len(message.get("body", b""))
         if taken > limit:
             raise _too_large(limit)
@@ -59,4 +68,5 @@ def _limited(request: Request, limit: int) -> Request:
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The file is larger than the {limit // 2**20} MB taken here. Send it in a compressed format, or in parts.", param="file")
+    size = f"{limit // 2**20} MB taken here (GEMMA3N_MAX_UPLOAD_MB)"
+    return TooLarge(f"The file is larger than the {size}. Send it in a compressed format, or in parts.", param="file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import signal
 import socket
 import sys
@@ -10,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from gemma3n_sgl.client import endpoint_of
@@ -18,14 +18,14 @@ from gemma3n_sgl.endpoint import served_name
 from gemma3n_sgl.engine import LocalEngine, Progress, choose, install, kept
 from gemma3n_sgl.errors import EngineError, SettingsError
 from gemma3n_sgl.registry import MODEL, Registry
+from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.connection import config_of
+from gemma3n_sgl.serving.ending import Server
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.terminal.showing import say
 
-LAST_WORDS = 10
-"""Seconds that answers under way get when the server is told to end."""
-
-KEEP_ALIVE = 65
-"""Seconds an idle connection is kept: longer than clients keep theirs, so that none writes into a closing one."""
+MOST_FILES = 65_536
+"""Open files to ask the system for: each run has a connection to its client and one to the engine."""
 
 
 @contextmanager
@@ -62,31 +62,31 @@ def engine_beside(port: int | None) -> Iterator[str | None]:
         yield engine.url
 
 
-def serve_on(reserved: socket.socket, app: ASGIApp, settings: Settings, registry: Registry) -> None:
-    """Serve until SIGINT or SIGTERM; both are then raised again."""
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        loop="uvloop",
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=LAST_WORDS,
-    )
-    _Server(config, lambda: _tell_start(reserved, settings, registry)).run(sockets=[reserved])
+def serve_on(reserved: socket.socket, app: ASGIApp, settings: Settings, registry: Registry, closing: Closing) -> None:
+    """Serve until SIGTERM, or SIGINT, which is then raised again."""
+    _allow_files()
+    server = _Server(config_of(app, settings, loop="uvloop"), closing, settings)
+    server.tell_start = lambda: _tell_start(reserved, settings, registry)
+    server.run(sockets=[reserved])
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn, with a word once it listens."""
+class _Server(Server):
+    """With a word once it listens."""
 
-    def __init__(self, config: uvicorn.Config, tell_start: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(config)
-        self._tell_start = tell_start
+    tell_start: Callable[[], Awaitable[None]]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            await self._tell_start()
+            await self.tell_start()
+
+
+def _allow_files() -> None:
+    """Lift the limit of open files, as far as it may be lifted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _tell_start(reserved: socket.socket, settings: Settings, registry: Registry) -> None:
@@ -97,9 +97,9 @@ async def _tell_start(reserved: socket.socket, settings: Settings, registry: Reg
     say(f"Gemma 3n is served at {url}/v1 (Ctrl-C ends it).", "bold", stderr=False)
     say(f"  engine  {settings.runtime_url}, {await _engine(settings)}", stderr=False)
     say(f"  models  {MODEL}, and {MODEL}:NAME for {', '.join(registry.programs)}", stderr=False)
-    if not settings.api_keys and host not in ("127.0.0.1", "::1"):
+    if not (settings.api_keys or settings.api_keys_file) and host not in ("127.0.0.1", "::1"):
         say("  Open to all who reach this machine: GEMMA3N_API_KEYS sets keys.", "yellow")
-    key = "-H 'Authorization: Bearer KEY' " if settings.api_keys else ""
+    key = "-H 'Authorization: Bearer KEY' " if settings.api_keys or settings.api_keys_file else ""
     message = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     say(f"Try it: curl {url}/v1/chat/completions {key}-d '{message}'", stderr=False, whole=True)
     sys.stdout.flush()

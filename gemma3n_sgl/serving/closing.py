@@ -1,0 +1,52 @@
+"""The end of the server as its requests see it: first nothing new, then an end for what is still open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from gemma3n_sgl.errors import ShuttingDown
+
+T = TypeVar("T")
+
+
+class Closing:
+    """`begun`: `/health` says 503, and connections end with the answer they carry. `over`: what is open ends with an error that says so."""
+
+    def __init__(self) -> None:
+        self.begun = self.over = False
+        self._open: set[asyncio.Future[None]] = set()
+
+    def begin(self) -> None:
+        self.begun = True
+
+    def end(self) -> None:
+        """End all answers under way: each that can still be told something is told so, where it waits for its run."""
+        self.begun = self.over = True
+        for work in self._open:
+            work.cancel()
+
+    def watch(self, work: asyncio.Future[None]) -> None:
+        """Have `work` ended, if it is still under way at the end."""
+        self._open.add(work)
+        work.add_done_callback(self._open.discard)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Makes ShuttingDown of a cancellation that the end has brought about."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self.over or task is None:
+                raise
+            task.uncancel()
+            raise ShuttingDown("The server is shutting down, and this answer was not done in time. Try again.") from None
+
+    async def told_in(self, events: AsyncIterator[T]) -> AsyncGenerator[T]:
+        """The same events, as long as there are any before the end."""
+        with self.telling():
+            async for event in events:
+                yield event

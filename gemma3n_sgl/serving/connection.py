@@ -1,0 +1,98 @@
+"""One client's connection: the deadlines and sizes that uvicorn leaves open, all of them noticed without a cost for each token."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gemma3n_sgl.settings import Settings
+
+KEEP_ALIVE = 65
+"""Seconds an idle connection is kept: longer than clients keep theirs, so that none writes into a closing one."""
+
+MOST_HEAD = 64 * 1024
+"""Bytes of a request's first line and headers."""
+
+BACKLOG = 2048
+"""Connections that may wait to be taken; the system may allow fewer (net.core.somaxconn)."""
+
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+def config_of(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Config:
+    """How the application is served, here and in tests."""
+    http: Any = partial(Connection, settings=settings)
+    return uvicorn.Config(
+        app, http=http, ws="none", log_level="warning", access_log=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE, **others
+    )
+
+
+class Connection(HttpToolsProtocol):
+    """Uvicorn's, which waits for ever for a request's head, reads it however long it is, and waits for ever for a client that does not read.
+
+    A client that stops reading fills the transport's buffer, which says so; after `send_timeout` the connection is cut, and with it goes
+    the run that wrote into it.
+    """
+
+    def __init__(self, *args: Any, settings: Settings, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self._settings = settings
+        self._head: asyncio.TimerHandle | None = None
+        self._head_size = 0
+        self._stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._has_head()
+        self.resume_writing()
+        self._unset_keepalive_if_required()  # uvicorn forgets it where the connection was reset
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._head_size += len(data)
+        super().data_received(data)
+        if self._head is not None and self._head_size > MOST_HEAD and not self.transport.is_closing():
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._has_head()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(self._settings.send_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # an answer that nobody has read; close() would keep it until somebody does
+        super().timeout_keep_alive_handler()
+
+    def _await_head(self) -> None:
+        self._has_head()
+        self._head = self.loop.call_later(self._settings.header_timeout, self.transport.abort)
+
+    def _has_head(self) -> None:
+        self._head_size = 0
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
