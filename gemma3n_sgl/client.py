@@ -15,6 +15,7 @@ from gemma3n_sgl.bridge import background
 from gemma3n_sgl.conversation import Conversation, Part
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
 from gemma3n_sgl.events import Done, Event
+from gemma3n_sgl.notebook import watching
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
@@ -50,14 +51,28 @@ class Gemma:
         self.endpoint = endpoint
         self.budget = budget or Budget()
 
-    def run(self, function: SglFunction, *parts: Part | Conversation, sampling: Sampling | None = None, **values: Any) -> Done:
-        """Run a program to its end. Raises the errors of `gemma3n_sgl.errors`; Ctrl-C ends the run in the engine too."""
+    def run(
+        self, function: SglFunction, *parts: Part | Conversation, sampling: Sampling | None = None, progress: bool | None = None, **values: Any
+    ) -> Done:
+        """Run a program to its end. Raises the errors of `gemma3n_sgl.errors`; Ctrl-C ends the run in the engine too.
+
+        While a recording is heard a bar shows how far it is, in a notebook, or if `progress` is True.
+        """
         program, arguments = _bound(function, parts, values)
-        return background().result(running.run(program, arguments, self.endpoint, sampling, self.budget))
+        with watching(arguments, program.name, wanted=progress) as told:
+            if told is None:
+                return background().result(running.run(program, arguments, self.endpoint, sampling, self.budget))
+            for event in self._events(program, arguments, sampling):
+                told(event)
+        assert isinstance(event, Done)
+        return event
 
     def stream(self, function: SglFunction, *parts: Part | Conversation, sampling: Sampling | None = None, **values: Any) -> Iterator[Event]:
         """Run a program and yield `Step`, `Delta` and at last `Done`, as they come. Leaving early ends the run."""
         program, arguments = _bound(function, parts, values)
+        yield from self._events(program, arguments, sampling)
+
+    def _events(self, program: Program, arguments: dict[str, Any], sampling: Sampling | None) -> Iterator[Event]:
         events = running.stream(program, arguments, self.endpoint, sampling, self.budget)
         try:
             while (event := background().result(_next(events))) is not None:

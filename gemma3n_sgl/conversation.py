@@ -8,13 +8,14 @@ by construction.
 from __future__ import annotations
 
 import base64
-import html
 import struct
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+from gemma3n_sgl.shown import shown
 
 SAMPLE_RATE = 16_000
 """Hz: what Gemma 3n's audio tower hears (its feature extractor's `sampling_rate`)."""
@@ -23,7 +24,6 @@ MAX_CLIP_SECONDS = 29.5
 """Longest clip an engine is given. The model hears 30 s; SGLang 0.5.6 and later die of 30.5 s."""
 
 _WAV_HEADER = 44
-_SHOWN_BYTES = 5_000_000
 
 
 class Image(bytes):
@@ -87,8 +87,8 @@ class Audio(bytes):
 
     __str__ = __repr__
 
-    def _repr_html_(self) -> str:
-        return f'<audio controls src="{self.data_uri}"></audio>'
+    def _repr_html_(self) -> str | None:
+        return shown(self)
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,8 @@ class Recording:
     apart: object = field(default=None, repr=False, compare=False)
     memory: MutableMapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
-    def _repr_html_(self) -> str:
-        """A player, where the file is of a size that a notebook can hold; else its name."""
-        size = len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
-        shown = f"<b>Recording</b> {html.escape(self.name)}"
-        if size > _SHOWN_BYTES:
-            return shown
-        data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
-        return f'{shown}<br><audio controls src="data:audio/*;base64,{base64.b64encode(data).decode()}"></audio>'
+    def _repr_html_(self) -> str | None:
+        return shown(self)
 
 
 Part = str | Image | Audio | Recording

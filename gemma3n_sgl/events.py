@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from gemma3n_sgl.shown import shown
+
 
 @dataclass
 class Usage:
@@ -100,6 +102,9 @@ class Done:
     segments: tuple[Segment, ...] = ()
     tokens: tuple[Token, ...] = field(default=(), repr=False)
     seconds: float = field(default=0.0, repr=False)
+
+    def _repr_html_(self) -> str | None:
+        return shown(self)
 
 
 Event = Step | Segment | Delta | Call | Arguments | Done

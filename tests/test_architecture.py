@@ -13,13 +13,14 @@ import gemma3n_sgl
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
+    {"shown"},
     {"errors", "conversation", "bridge", "holdback", "events", "joining", "lengths"},
     {"settings", "engine", "transport", "program", "sampling", "calling", "forms", "subtitles"},
     {"media", "relay"},
     {"language"},
     {"endpoint", "condensing"},
     {"executor"},
-    {"running", "transcript", "asking"},
+    {"running", "transcript", "asking", "notebook"},
     {"client", "openai", "hearing"},
     {"gemma3n_sgl", "serving"},
     {"programs"},

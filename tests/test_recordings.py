@@ -13,7 +13,7 @@ import pytest
 
 from gemma3n_sgl.conversation import Recording
 from gemma3n_sgl.errors import MediaError, TooLarge
-from gemma3n_sgl.media import Clip, Damage, Limits, clips, decode, open_recording
+from gemma3n_sgl.media import Clip, Damage, Limits, clips, decode, open_recording, playing_time
 from gemma3n_sgl.media.decoding import BLOCK_SECONDS, BYTES_PER_SECOND, blocks
 from gemma3n_sgl.media.sources import IN_MEMORY
 
@@ -75,6 +75,11 @@ def spans(data: bytes) -> list[tuple[float, float]]:
 def test_in_every_format_what_is_heard_has_its_time(codec: str, container: str, rate: int, layout: str) -> None:
     found = spans(encoded(talk(), codec, container, rate, layout))
     assert np.abs(np.array(found) - np.array(SAID)).max() <= 0.1
+
+
+@pytest.mark.parametrize(("codec", "container", "rate", "layout"), FORMATS)
+def test_in_every_format_its_length_is_known_without_decoding(codec: str, container: str, rate: int, layout: str) -> None:
+    assert playing_time(open_recording(encoded(talk(), codec, container, rate, layout))) == pytest.approx(65, abs=0.2)
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.3])

@@ -51,6 +51,9 @@ _JITTER = 0.1
 _FAILURES = 100
 """Reads in a row that may fail until a file is taken to break off there."""
 
+_LONGEST_PACKET = 60.0
+"""Seconds up to which a packet is believed: the last one of libav's own Vorbis files claims a day."""
+
 _LONGEST_GAP = 24 * 3600.0
 _SKIPPED_BYTES = 4096
 """Bytes between two packets that are more than headers: something stood there that could not be read."""
@@ -88,8 +91,9 @@ def lengths(recording: Recording) -> Iterator[float]:
     """Seconds of each packet, without decoding it."""
     with _opened(recording) as (container, stream, _):
         for packet in container.demux(stream):
-            if packet.duration and packet.time_base:
-                yield float(packet.duration * packet.time_base)
+            seconds = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else 0.0
+            if 0 < seconds < _LONGEST_PACKET:
+                yield seconds
 
 
 def playing_time(recording: Recording) -> float | None:
