@@ -155,3 +155,4 @@ def write(model: Model, words: Tokenizer, folder: Path) -> None:
     agree(model)
     weights = {name: weight.contiguous().clone() for name, weight in model.state_dict().items() if name != "lm_head.weight"}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)

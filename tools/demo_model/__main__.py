@@ -1,0 +1,75 @@
+"""Make the demo model anew, from data by rule to the files that ship: `make demo-model`, or `python -m demo_model [FOLDER]`.
+
+It needs espeak-ng (Debian: `apt-get install espeak-ng`) and the fonts of fonts-dejavu, fonts-liberation and fonts-freefont-ttf, two cores
+and some two hours; what it works on stays in FOLDER (build/demo-model, 7 GB), and a stage whose result is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "gemma3n_sgl" / "engine" / "demo"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "demo-model")
+    parser.add_argument("--quick", action="store_true", help="a handful of steps of each stage, to see that all of it works; nothing is shipped")
+    wanted = parser.parse_args()
+    if shutil.which("espeak-ng") is None:
+        sys.exit("espeak-ng is not installed: apt-get install espeak-ng fonts-dejavu fonts-liberation fonts-freefont-ttf")
+    make(wanted.folder.absolute(), quick=wanted.quick)
+
+
+def make(folder: Path, *, quick: bool) -> None:
+    """All stages, those of eyes and ears side by side."""
+    data, runs = folder / "data", folder / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    if not (data / "seen-train.pkl").exists():
+        few = ["--pictures", "300", "--clips", "300", "--held-out", "60"] if quick else []
+        _finish(_begin("render", str(data), *few))
+    if not (runs / "senses").exists():
+        hear = _begin("towers", "hear", *_of(data, runs, 3300, quick))
+        _finish(_begin("towers", "see", *_of(data, runs, 3400, quick), "--until", "4" if quick else "2250"))
+        _finish(_begin("towers", "see", *_of(data, runs, 3000, quick), "--again", "--rate", "1.5e-3"))
+        _finish(hear)
+        (runs / "senses").touch()
+    for stage, steps, more in (("listen", 250, ["--threads", "1"]), ("talk", 2300, []), ("join", 800, ["--rate", "7e-4"])):
+        if not (runs / f"{stage}.pt").exists():
+            _finish(_begin("speaking", stage, *_of(data, runs, steps, quick), *more))
+    if not quick:
+        _finish(_begin("export", str(runs), str(SHIPPED)))
+        seal(SHIPPED)
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of all other files."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != "SHA256SUMS")
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+
+
+def _of(data: Path, runs: Path, steps: int, quick: bool) -> list[str]:
+    return [str(data), str(runs), "--steps", str(4 if quick else steps)]
+
+
+def _begin(module: str, *words: str) -> subprocess.Popen[bytes]:
+    path = f"{ROOT / 'tools'}{os.pathsep}{ROOT / 'gemma3n_sgl' / 'engine' / 'cpu'}"
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+    return subprocess.Popen([sys.executable, "-m", f"demo_model.{module}", *words], env=env)
+
+
+def _finish(process: subprocess.Popen[bytes]) -> None:
+    if process.wait():
+        sys.exit("a stage has failed: what it said is above")
+
+
+if __name__ == "__main__":
+    main()
