@@ -1,8 +1,9 @@
 // OpenAI's client for Node against our server: `node client.mjs SCENARIO` is silent when what the scenario promises is so.
 // BASE_URL is the server, KEY its key, MEDIA the folder with pictures and sounds, GONE a server whose engine is not there.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import OpenAI from "openai";
+import { createReadStream, readFileSync } from "node:fs";
+import { parse } from "@plussub/srt-vtt-parser";
+import OpenAI, { toFile } from "openai";
 import { zodFunction, zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
@@ -93,6 +94,34 @@ const scenarios = {
     assert.ok(answer.usage.prompt_tokens_details.audio_tokens > 0);
   },
 
+  async speech() {
+    const hear = (fields) => client.audio.transcriptions.create({ model: "whisper-1", file: createReadStream(`${MEDIA}/314.mp3`), ...fields });
+    const heard = await hear({});
+    assert.equal(heard.text, "3 1 4");
+    assert.equal(heard.usage.total_tokens, heard.usage.input_tokens + heard.usage.output_tokens);
+    assert.equal(await hear({ response_format: "text" }), "3 1 4\n");
+    for (const form of ["srt", "vtt"]) {
+      const [cue, ...more] = parse(await hear({ response_format: form })).entries;
+      assert.deepEqual([cue.text, more], ["3 1 4", []]);
+      assert.ok(0 <= cue.from && cue.from < cue.to && cue.to < 2000);
+    }
+    const long = await hear({ response_format: "verbose_json", file: createReadStream(`${MEDIA}/31s.mp3`), timestamp_granularities: ["segment"] });
+    assert.ok(Math.abs(long.duration - 31) < 0.5 && long.segments.length > 1);
+    long.segments.forEach(({ start, end }, i) => assert.ok(start < end && end <= long.duration && (!i || long.segments[i - 1].end <= start)));
+    const translated = await client.audio.translations.create({ model: "whisper-1", file: await toFile(readFileSync(`${MEDIA}/314.wav`), "a.wav") });
+    assert.ok(translated.text);
+  },
+
+  async "speech in a stream"() {
+    const stream = await client.audio.transcriptions.create({ model: "gemma-3n", file: createReadStream(`${MEDIA}/314.webm`), stream: true });
+    const events = [];
+    for await (const event of stream) events.push(event);
+    const last = events.pop();
+    assert.deepEqual([last.type, last.text], ["transcript.text.done", "3 1 4"]);
+    assert.ok(events.every(({ type }) => type === "transcript.text.delta"));
+    assert.equal(events.map(({ delta }) => delta).join(""), last.text);
+  },
+
   async errors() {
     const chat = (fields, from = client) => from.chat.completions.create({ model, messages: user(text("Hello")), ...fields });
     const gone = client.withOptions({ baseURL: GONE });
@@ -101,6 +130,7 @@ const scenarios = {
       [() => chat({ messages: user({ type: "image_url", image_url: { url: "data:image/png;base64,aGk=" } }) }), OpenAI.BadRequestError, 400, "invalid_media"],
       [() => chat({}, client.withOptions({ apiKey: "wrong" })), OpenAI.AuthenticationError, 401, "invalid_api_key"],
       [() => chat({ model: "gpt-4o" }), OpenAI.NotFoundError, 404, "model_not_found", "model"],
+      [() => client.audio.transcriptions.create({ model, file: createReadStream(`${MEDIA}/red-circle.png`) }), OpenAI.BadRequestError, 400, "invalid_media", "file"],
       [() => client.get("/nowhere"), OpenAI.NotFoundError, 404, "not_found"],
       [() => chat({}, gone), OpenAI.InternalServerError, 503, "engine_unavailable"],
     ]) {
