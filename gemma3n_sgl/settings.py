@@ -33,7 +33,9 @@ class Settings(BaseModel):
     cors_origins: tuple[str, ...] = Field(("local",), description="who may call from a browser: `local`, origins such as `https://a.example`, `*`")
     programs: tuple[str, ...] = Field((), description="folders with programs of your own")
 
-    image_urls: Literal["public", "off"] = Field("public", description="whether pictures and sound may be named by URL; private addresses never")
+    image_urls: tuple[str, ...] = Field(
+        ("public",), description="pictures and sound by URL: `public`, `off`, or from hosts such as `a.example`, `*.b.example`; private addresses never"
+    )
     max_body_mb: Count = Field(64, description="largest request body, MB")
     max_media_mb: Count = Field(20, description="largest picture or fetched file, MB")
     max_image_megapixels: Count = Field(25, description="largest picture, megapixels")
@@ -67,6 +69,11 @@ class Settings(BaseModel):
     send_timeout: Seconds = Field(30, description="time for which a client may stop reading its answer, s")
     shutdown_delay: Annotated[float, Field(ge=0)] = Field(0, description="time after SIGTERM in which /health says 503 and all is still answered, s")
     shutdown_timeout: Seconds = Field(30, description="time after SIGTERM for answers under way, s")
+    log_format: Literal["text", "json"] = Field("text", description="lines of the log: `text` or `json`")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least that is logged: `debug`, `info`, `warning`, `error`")
+    log_content: bool = Field(False, description="whether prompts and answers are logged, and the words of unexpected errors, which may quote them")
+    metrics: Literal["key", "open", "off"] = Field("key", description="who reads `/metrics`: with keys set those who hold one (`key`), all (`open`), nobody (`off`)")
+
     max_block: Seconds = Field(5, description="time for which a program may hold up all others, s")
 
     connect_timeout: Seconds = Field(5, description="time to reach the engine, s")
@@ -84,6 +91,16 @@ class Settings(BaseModel):
         if not value.startswith(("http://", "https://")):
             raise ValueError("must be an http:// or https:// address, such as http://127.0.0.1:30000")
         return value.rstrip("/")
+
+    @field_validator("image_urls")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value in (("public",), ("off",)):
+            return value
+        for host in value or ("",):
+            if host in ("public", "off") or not re.fullmatch(r"(\*\.)?([\w-]+\.)*[\w-]+", host):
+                raise ValueError(f"{host!r} is none of public, off (each alone) and a host, such as images.example.com or *.example.org")
+        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -19,6 +20,7 @@ from ssrfguard import Policy
 
 from gemma3n_sgl.errors import FetchError, Gemma3nError, MediaError, TooLarge
 from gemma3n_sgl.media import Limits, base64_bytes, data_uri, fetch
+from gemma3n_sgl.media.fetch import PUBLIC
 
 PICTURE = (Path(__file__).parent / "media" / "red-circle.png").read_bytes()
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
@@ -72,6 +74,8 @@ http://169.254.169.254/latest/meta-data/
 http://[::ffff:169.254.169.254]/latest/meta-data/
 http://[fd00:ec2::254]/latest/meta-data/
 http://2852039166/latest/meta-data/
+http://168.63.129.16/machine?comp=goalstate
+http://[2002:a83f:8110::]/machine
 http://0xA9FEA9FE/latest/meta-data/
 http://192.0.2.1/
 http://198.18.0.1/
@@ -176,7 +180,7 @@ def test_a_file_is_fetched() -> None:
 def test_no_spelling_of_a_private_address_is_reached(hostile: str) -> None:
     """Even where the port is allowed, the server on loopback is not asked once."""
     with serving(answering(PICTURE)) as (url, paths):
-        policy = Policy(allowed_ports=frozenset({80, 443, port_of(url)}))
+        policy = replace(PUBLIC, allowed_ports=frozenset({80, 443, port_of(url)}))
         refused(hostile.format(port=port_of(url)), policy, "fetched|could not be reached", fetch_timeout=3)
     assert paths == []
 

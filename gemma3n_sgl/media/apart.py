@@ -61,8 +61,8 @@ def each(job: str, cost: Apart, asked: dict[str, Any], data: bytes = b"") -> Ite
         spared = True
     except (OSError, EOFError, ValueError):
         nursery.check()
-        took = time.monotonic() - began
-        log.warning("a decoder died of a file (%s), after %.1f s: it crashed, or took more than %g s or %d MB", job, took, cost.seconds, cost.megabytes)
+        took, most = time.monotonic() - began, (cost.seconds, cost.megabytes)
+        log.warning("a decoder died of a file (%s), after %.1f s: it crashed, or took more than %g s or %d MB", job, took, *most)
         raise _died(job, cost) from None
     finally:
         nursery.give(worker) if spared else worker.close()

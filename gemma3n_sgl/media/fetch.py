@@ -8,17 +8,23 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from dataclasses import replace
 from functools import cache
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import httpx
-from ssrfguard import BlockedAddressError, BlockedURLError, Policy, SSRFGuardError, TooManyRedirectsError
+from ssrfguard import DEFAULT_DENIED, AddressTable, BlockedAddressError, BlockedURLError, Policy, SSRFGuardError, TooManyRedirectsError
 from ssrfguard.httpx import AsyncClient
 
 from gemma3n_sgl.errors import FetchError, TooLarge
 from gemma3n_sgl.media.limits import DEFAULTS, MEGA, Limits
 
-PUBLIC = Policy(max_redirects=3)
+_METADATA = next(block for block in DEFAULT_DENIED.blocks if block.network == ip_network("169.254.169.254/32"))
+_AZURE = replace(_METADATA, network=ip_network("168.63.129.16/32"), name="Azure's wire server")
+"""Tells a virtual machine at Azure its secrets, at an address that looks like a public one."""
+
+PUBLIC = Policy(max_redirects=3, denied_networks=AddressTable((*DEFAULT_DENIED.blocks, _AZURE)))
 """http and https at ports 80 and 443 of public addresses; no credentials in the URL; three redirects."""
 
 _HOST = re.compile(r"[\w.:\[\]-]{1,253}")
@@ -26,7 +32,9 @@ _HEADERS = {"accept": "image/*, audio/*, video/*;q=0.5", "accept-encoding": "ide
 
 
 async def fetch(url: str, *, limits: Limits = DEFAULTS, policy: Policy = PUBLIC) -> bytes:
-    """The file at a URL, within `max_bytes` and `fetch_timeout` in all. Raises FetchError, and TooLarge for the size."""
+    """The file at a URL, from one of `hosts`, within `max_bytes` and `fetch_timeout` in all. Raises FetchError, and TooLarge for the size."""
+    if limits.hosts:
+        policy = replace(policy, allowed_hosts=frozenset(limits.hosts))
     download = asyncio.ensure_future(_download(url, limits, policy))
     try:
         async with asyncio.timeout(limits.fetch_timeout):
@@ -34,7 +42,7 @@ async def fetch(url: str, *, limits: Limits = DEFAULTS, policy: Policy = PUBLIC)
     except TimeoutError:
         raise FetchError(f"{_host(url)} did not send the file within {limits.fetch_timeout:g} s.") from None
     except SSRFGuardError as error:
-        raise FetchError(_refusal(url, error)) from None
+        raise FetchError(_refusal(url, error, limits.hosts)) from None
     except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError):
         raise FetchError(_unreachable(url)) from None
     except httpx.HTTPError:
@@ -67,13 +75,15 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _refusal(url: str, error: SSRFGuardError) -> str:
+def _refusal(url: str, error: SSRFGuardError, hosts: tuple[str, ...]) -> str:
     if isinstance(error, TooManyRedirectsError):
         return f"{_host(url)} redirects more than {error.limit} times."
     if isinstance(error, BlockedAddressError):  # the same words as for a name that does not exist: which names do is nobody's business
         return _unreachable(url)
     if isinstance(error, BlockedURLError) and not url[:8].lower().startswith(("http://", "https://")):
         return "Only http:// and https:// URLs are fetched. Send the file itself, as a data URI."
+    if hosts:
+        return f"{_host(url)} is none of the hosts from which this server fetches files, or leads to another. Send the file itself, as a data URI."
     return (
         f"{_host(url)} is not fetched: only http(s) URLs at ports 80 and 443 of public addresses are. Send the file itself, as a data URI."
     )

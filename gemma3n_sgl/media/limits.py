@@ -23,6 +23,7 @@ class Limits:
 
     `max_bytes` holds for a picture's file, a fetched file, a data URI and base64; `max_audio_seconds` (None: no limit) for a sound's
     length when played; `fetch_timeout` is in seconds and covers all that fetching a URL takes. `apart`: decode in a process apart (None: here).
+    `hosts` are the only ones from which URLs are fetched, `*.example.com` all below one (none: all that are public).
     """
 
     max_bytes: int = 20 * MEGA
@@ -31,6 +32,7 @@ class Limits:
     max_audio_seconds: float | None = None
     fetch_timeout: float = 10
     apart: Apart | None = None
+    hosts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -42,6 +44,7 @@ class Limits:
             max_audio_seconds=settings.max_audio_seconds,
             fetch_timeout=settings.fetch_timeout,
             apart=Apart(settings.decode_timeout, settings.decode_memory_mb),
+            hosts=settings.image_urls if settings.image_urls not in (("public",), ("off",)) else (),
         )
 
 

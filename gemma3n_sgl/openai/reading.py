@@ -67,7 +67,7 @@ class Reader:
         if value[:7].lower() == "http://" or value[:8].lower() == "https://":
             if self.fetch is not None:
                 return await self.fetch(value)
-            if self.settings.image_urls == "off":
+            if self.settings.image_urls == ("off",):
                 raise FetchError("This server fetches no URLs. Send the file itself, as a data URI.")
             return await fetch(value, limits=limits)
         if kind == "audio":
