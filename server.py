@@ -35,6 +35,7 @@ from gemma3n_sgl.serving.hosts import Hosts, is_loopback
 from gemma3n_sgl.serving.keys import KeyRing, Keys
 from gemma3n_sgl.serving.origins import Origins
 from gemma3n_sgl.serving.upload import read_form
+from gemma3n_sgl.serving.watchdog import Watchdog
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.shell import Shell
 
@@ -55,7 +56,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         gc.freeze()  # what is here now stays; to search it for garbage over and over cost a tenth of all time under load
+        watchdog = Watchdog({program.function.func.__code__: name for name, program in registry.programs.items()}, settings.max_block)
+        watchdog.start()
         yield
+        watchdog.stop()
         await shell.endpoint.client.aclose()
 
     app = Starlette(

@@ -22,6 +22,14 @@ import greenlet
 T = TypeVar("T")
 
 
+class Interrupted(BaseException):
+    """Raised in the middle of a program that holds up the loop. `error` is what comes of it; a program's `except Exception` does not stop it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class _Program(greenlet.greenlet):
     """A greenlet whose parent drives it from a coroutine."""
 
@@ -30,14 +38,17 @@ async def spawn(fn: Callable[..., T], *args: Any) -> T:
     """Run `fn` as a greenlet on the running loop. What it raises is raised here; cancelling this raises CancelledError inside it."""
     program = _Program(fn)
     program.gr_context = contextvars.copy_context()
-    pending = program.switch(*args)
-    while not program.dead:
-        try:
-            value = await pending
-        except BaseException as error:
-            pending = program.throw(error)
-        else:
-            pending = program.switch(value)
+    try:
+        pending = program.switch(*args)
+        while not program.dead:
+            try:
+                value = await pending
+            except BaseException as error:
+                pending = program.throw(error)
+            else:
+                pending = program.switch(value)
+    except Interrupted as interrupted:
+        raise interrupted.error from None
     return pending
 
 

@@ -37,7 +37,7 @@ def connect(url: str | None = None, *, settings: Settings | None = None) -> Gemm
     settings = settings or Settings.from_env(os.environ)
     if url:
         settings = settings.model_copy(update={"runtime_url": url.rstrip("/")})
-    return Gemma(endpoint_of(settings), Budget(settings.run_timeout, settings.max_calls))
+    return Gemma(endpoint_of(settings), Budget.of(settings))
 
 
 class Gemma:

@@ -14,7 +14,7 @@ from typing import Any
 from sglang.lang.interpreter import ProgramState, StreamExecutor
 from sglang.lang.ir import SglExpr, SglExprList, SglGen, SglSamplingParams, SglSelect, SglSeparateReasoning, SglVarScopeBegin
 
-from gemma3n_sgl.bridge import spawn, wait
+from gemma3n_sgl.bridge import Interrupted, spawn, wait
 from gemma3n_sgl.calling import SglArguments
 from gemma3n_sgl.endpoint import CountingExecutor, Gemma3nEndpoint
 from gemma3n_sgl.errors import ProgramError
@@ -50,6 +50,14 @@ class Observer(ABC):
     @abstractmethod
     def begin_call(self) -> None:
         """An engine call is about to be made."""
+
+    @abstractmethod
+    def begin_forks(self, count: int) -> None:
+        """So many forks are about to be made."""
+
+    @abstractmethod
+    def grow(self, characters: int) -> None:
+        """The program writes so much more, or has it copied for a fork."""
 
     @abstractmethod
     def grant(self, calls: int) -> None:
@@ -169,11 +177,12 @@ class LoopExecutor(CountingExecutor):
             while self._queue:
                 self._execute(self._queue.popleft())
         except BaseException as error:
-            self.error_ = error if isinstance(error, Exception) else ProgramError("The run was cancelled.")
+            interrupted = error.error if isinstance(error, Interrupted) else ProgramError("The run was cancelled.")
+            self.error_ = error if isinstance(error, Exception) else interrupted
             self._queue.clear()
             for event in self.variable_event.values():
                 event.set()
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception | Interrupted):
                 raise
         finally:
             self._working = False
@@ -214,11 +223,14 @@ class LoopExecutor(CountingExecutor):
     # Forks
 
     def fork(self, size: int = 1, position_ids_offset: list[int] | None = None) -> list[StreamExecutor]:
+        size = int(size)
+        self.observer.begin_forks(size)
+        self.observer.grow(size * len(self.text_))
         if size > 1 and not self.is_fork and self._has_news():
             self.backend.commit_lazy_operations(self)
             self._read = (len(self.text_), len(self.images_))
         self.sync()
-        return [self._fork() for _ in range(int(size))]
+        return [self._fork() for _ in range(size)]
 
     def _has_news(self) -> bool:
         """Whether what forks are about to share is worth a request of its own, so that it is read once."""
@@ -245,6 +257,13 @@ class LoopExecutor(CountingExecutor):
             if not fork._error_seen:
                 fork.sync()
             fork.finish()
+
+    # Text of the program's own
+
+    def _execute_fill(self, value: Any, prefix: bool = False) -> None:
+        text = str(value)
+        self.observer.grow(len(text))
+        super()._execute_fill(text, prefix)
 
     # Engine calls
 
@@ -299,6 +318,8 @@ class LoopExecutor(CountingExecutor):
     def set_var(self, name: str, value: Any) -> None:
         if self._answers(name):
             self.observer.joining()
+        if isinstance(value, str):
+            self.observer.grow(len(value))
         super().set_var(name, value)
 
     def _answers(self, name: str | None) -> bool:

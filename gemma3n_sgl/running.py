@@ -24,11 +24,12 @@ from gemma3n_sgl.executor import ANSWER, LoopExecutor, Observer
 from gemma3n_sgl.holdback import Holdback
 from gemma3n_sgl.relay import TokenLog
 from gemma3n_sgl.sampling import Sampling
+from gemma3n_sgl.settings import Settings
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What one run may cost: seconds in all, and engine calls.
+    """What one run may cost: seconds in all, engine calls, forks, and characters of text that it and its forks hold.
 
     A recording's parts come on top, since its own limit bounds their number: each allows for the calls it takes, and with each that is asked
     about or heard the seconds begin anew. So what is long takes long, and what gets no further is ended.
@@ -36,6 +37,13 @@ class Budget:
 
     seconds: float = 600
     calls: int = 256
+    forks: int = 1024
+    text: int = 4_000_000
+
+    @classmethod
+    def of(cls, settings: Settings) -> Budget:
+        """The budget an operator has set."""
+        return cls(settings.run_timeout, settings.max_calls, settings.max_forks, settings.max_run_text)
 
 
 class Runnable(Protocol):
@@ -110,7 +118,7 @@ class _Run(Observer):
         self._program, self._endpoint, self._budget, self._tell = program, endpoint, budget, tell
         self._sampling = sampling
         self._usage = Usage()
-        self._engine_calls = 0
+        self._engine_calls = self._forks = self._characters = 0
         self._granted = False
         self._streamed = False
         self._finish_reason = "stop"
@@ -171,8 +179,19 @@ class _Run(Observer):
         if self._engine_calls > self._budget.calls:
             raise ProgramError(f"The program {self._program.name!r} made more than {self._budget.calls} engine calls and was ended.")
 
+    def begin_forks(self, count: int) -> None:
+        self._forks += count
+        if self._forks > self._budget.forks:
+            raise ProgramError(f"The program {self._program.name!r} made more than {self._budget.forks} forks and was ended.")
+
+    def grow(self, characters: int) -> None:
+        self._characters += characters
+        if self._characters > self._budget.text:
+            raise ProgramError(f"The program {self._program.name!r} wrote more than {self._budget.text} characters and was ended.")
+
     def grant(self, calls: int) -> None:
         self._engine_calls -= calls
+        self._forks -= calls
         self._granted = True
         self._begin_anew()
 

@@ -64,7 +64,7 @@ class Shell:
 
     @property
     def budget(self) -> Budget:
-        return Budget(self.settings.run_timeout, self.settings.max_calls)
+        return Budget.of(self.settings)
 
     async def engine_name(self) -> str:
         """The engine's own model name, which is another name of `gemma-3n`; "" where it has none."""

@@ -59,5 +59,5 @@ class Session:
         return await (show_json(events) if self._as_json else show(events, heard))
 
     def _events(self, program: Program, arguments: dict[str, Any]) -> AsyncGenerator[Event]:
-        budget = Budget(self._settings.run_timeout, self._settings.max_calls)
+        budget = Budget.of(self._settings)
         return running.stream(program, arguments, self._endpoint, self._sampling, budget)
