@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import sglang as sgl
-from listening_engine import ListeningEngine, Spoken, spoken, wav
-from scripted_engine import Die, Hang, Reply, Say
+from judged_hearing import FAILED, FEW, check, events, listen, listening, recording, run, some, until
+from listening_engine import ListeningEngine, spoken, wav
+from scripted_engine import Die, Hang, Reply
 
-from gemma3n_sgl import Gemma3nEndpoint, Recording, Segment, assistant, hear, open_recording, running, user
+from gemma3n_sgl import Gemma3nEndpoint, Recording, assistant, hear, running, user
 from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable, MediaError, RunTimeout, TooLarge
-from gemma3n_sgl.events import Delta, Done, Event, Step
-from gemma3n_sgl.media import Limits
+from gemma3n_sgl.events import Delta, Done, Step
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.transport import Deadlines
-
-FEW = Budget(seconds=600, calls=3)
-"""What a recording's length asks for comes on top."""
-FAILED = Say(data=b"out of memory", status=500, content_type="text/plain")
-ONCE: tuple[tuple[int, Any], ...] = ((1, Die(after=0)), (1, Die(after=1)), (1, Die()), (1, FAILED))
-EVER: tuple[tuple[int, Any], ...] = ((9, Die(after=2)), (9, FAILED))
-
-
-@sgl.function
-def listen(s, recording: Recording, seconds: float = 29.5):
-    """Write down a recording."""
-    hear(s, "answer", recording, "Transcribe this audio.", clip_seconds=seconds)
-
-
-@contextmanager
-def listening() -> Iterator[ListeningEngine]:
-    engine = ListeningEngine()
-    engine.start()
-    try:
-        yield engine
-    finally:
-        engine.stop()
 
 
 @pytest.fixture
@@ -61,104 +37,15 @@ async def endpoint(ear: ListeningEngine) -> AsyncIterator[Gemma3nEndpoint]:
     await made.client.aclose()
 
 
-def recording(sound: Spoken | np.ndarray | bytes, **limits: Any) -> Recording:
-    data = sound.wav if isinstance(sound, Spoken) else sound if isinstance(sound, bytes) else wav(sound.astype("<i2").tobytes())
-    return open_recording(data, limits=Limits(**limits))
-
-
-async def events(endpoint: Gemma3nEndpoint, function: Any = listen, sampling: Sampling | None = None, **values: Any) -> list[Event]:
-    program = Program.of(function, file_doc="A program.")
-    return [event async for event in running.stream(program, program.arguments(values), endpoint, sampling, FEW)]
-
-
-async def run(endpoint: Gemma3nEndpoint, **values: Any) -> Done:
-    """The end of a run, whose events agree with each other."""
-    *said, done = await events(endpoint, **values)
-    assert isinstance(done, Done)
-    assert "".join(event.text for event in said if isinstance(event, Delta)) == done.answer
-    assert tuple(event for event in said if isinstance(event, Segment)) == done.segments
-    assert " ".join(segment.text for segment in done.segments) == done.answer
-    return done
-
-
-def check(sound: Spoken, done: Done) -> None:
-    """Every word once and in order; each within its segment's time, or, where the engine failed, within a stretch that says so."""
-    texts = [s.text if not s.error else " ".join(s.text.partition("[")[0].split()[:-1]) for s in done.segments]  # the last word may be half one
-    told = [int(number) for number in re.findall(r"\bw(\d+)\b", " ".join(texts))]
-    assert told == sorted(set(told))
-    lost = {word.number for word in sound.words} - set(told)
-    unheard = [segment for segment in done.segments if segment.error]
-    for number in lost:
-        word = sound.words[number]
-        assert any(segment.start - 0.1 <= word.start and word.end <= segment.end + 0.1 for segment in unheard), f"{word} is lost"
-    assert all(a.end <= b.start + 1e-6 for a, b in zip(done.segments, done.segments[1:], strict=False))
-    around = {at for segment in unheard for at in (segment.start, segment.end)}
-    ends, starts = {segment.end for segment in done.segments}, {segment.start for segment in done.segments}
-    for segment in done.segments:
-        whole = re.findall(r"\bw(\d+)\b", segment.text)
-        if not segment.error and whole:
-            halves = len(segment.text.split()) - len(whole)
-            assert halves <= len({segment.start, segment.end} & around), "a word is told in halves only where its other half failed"
-            assert abs(segment.start - sound.words[int(whole[0])].start) <= (1.3 if segment.start in ends else 0.1), "1.3: cut without a pause"
-            assert abs(segment.end - sound.words[int(whole[-1])].end) <= (1.3 if segment.end in starts else 0.1)
-
-
-async def some(seeds: range, longest: float, side_by_side: int = 8) -> None:
-    """Random recordings of 1 s to `longest`, random clips, delays and failures; some runs are left in the middle."""
-    left = iter(seeds)
-
-    async def worker() -> None:
-        with listening() as ear:
-            endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 2, 2))
-            for seed in left:
-                await one(ear, endpoint, seed, longest)
-            await endpoint.client.aclose()
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(side_by_side):
-            group.create_task(worker())
-
-
-async def one(ear: ListeningEngine, endpoint: Gemma3nEndpoint, seed: int, longest: float) -> None:
-    rng = random.Random(seed)
-    seconds = rng.uniform(1, 90) if rng.random() < 0.95 else min(longest, 10 ** rng.uniform(1, 3.857))
-    if seconds > 600:
-        sound = spoken(seconds, seed, pause=120, fluent=0.3)
-    else:
-        sound = spoken(seconds, seed, pause=rng.choice([0.5, 3, 60]), fluent=rng.choice([0.3, 0.95, 1]))
-    ear.begin(seed)
-    ear.delay, ear.unlucky, ear.faults = rng.choice([0, 0.01]), rng.choice([0, 0, 0.2]), ONCE + rng.choice([(), EVER])
-    task = asyncio.create_task(run(endpoint, recording=recording(sound), seconds=rng.choice([29.5, rng.uniform(5, 29.5)])))
-    if rng.random() < 0.15:
-        await asyncio.sleep(rng.uniform(0, 0.1))
-        task.cancel()
-    try:
-        done = await task
-    except asyncio.CancelledError:
-        pass
-    except EngineError:
-        assert ear.unlucky and ear.faults[-1] in EVER, "every clip failed"
-    else:
-        check(sound, done)
-        assert max(ear.clips, default=0) <= 29.5
-        assert ear.most <= 20
-    await until(lambda: ear.open == 0)
-
-
 async def test_random_recordings_are_heard_whole() -> None:
     await some(range(16), 300)
 
 
 @pytest.mark.slow
-async def test_a_thousand_random_recordings_of_a_second_to_two_hours_are_heard_whole() -> None:
-    await some(range(1000, 2000), 7200)
-
-
-async def until(true: Any, seconds: float = 2) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about in time"
-        await asyncio.sleep(0.005)
+async def test_random_recordings_of_a_second_to_two_hours_are_heard_whole_through_failures_and_interruptions() -> None:
+    """A sample; `python tests/judged_hearing.py` does a thousand."""
+    tally = await some(range(1000, 1150), 7200)
+    assert min(tally.values()) > 0, f"all that may happen did: {tally}"
 
 
 TWO_WORDS = spoken(9, 11, pause=3, fluent=0)
