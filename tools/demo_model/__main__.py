@@ -50,8 +50,8 @@ def make(folder: Path, *, quick: bool) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Write the checksums of all other files."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != "SHA256SUMS")
+    """Write the checksums of the model's files."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name not in ("README.md", "SHA256SUMS"))
     sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     (folder / "SHA256SUMS").write_text("".join(sums))
 

@@ -49,6 +49,8 @@ def answer(url: str, case: Case) -> str:
             return str(json.load(response)["choices"][0]["message"]["content"] or "").strip()
     except urllib.error.HTTPError as error:
         return f"[{error.code}] {error.read().decode()[:200]}"
+    except TimeoutError:
+        return "[no answer in two minutes]"
 
 
 def _content(part: Shown) -> dict[str, Any]:
