@@ -131,8 +131,7 @@ async def one(ear: ListeningEngine, endpoint: Gemma3nEndpoint, seed: int, longes
     task = asyncio.create_task(run(endpoint, **asked))
     if rng.random() < 0.3:
         last = rng.randrange(1 + round(seconds / 10))
-        while len(ear.requests) <= last and not task.done():
-            await asyncio.sleep(0.001)
+        await until(lambda: len(ear.requests) > last or task.done(), 60)
         await asyncio.sleep(rng.uniform(0, 0.05))
         task.cancel()
     tally.update(recordings=1, words=len(sound.words), hours=round(seconds) / 3600)
