@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from gemma3n_sgl.client import endpoint_of
 from gemma3n_sgl.errors import EngineError, Gemma3nError, MethodNotAllowed, NotFound, ShuttingDown
 from gemma3n_sgl.openai.completions import CompletionRequest, TextCompletion
+from gemma3n_sgl.openai.limits import check_values
 from gemma3n_sgl.openai.reading import Fetch, Reader
 from gemma3n_sgl.openai.requests import ChatRequest
 from gemma3n_sgl.openai.responding import Responding
@@ -128,7 +129,9 @@ async def heard(request: Request, task: str) -> Response:
 
 async def body_of(request: Request) -> bytes:
     shell: Shell = request.app.state.shell
-    return await read_body(request, shell.settings.max_body_mb * 2**20, shell.settings.body_timeout)
+    body = await read_body(request, shell.settings.max_body_mb * 2**20, shell.settings.body_timeout)
+    check_values(body, shell.settings)
+    return body
 
 
 async def list_models(request: Request) -> Response:

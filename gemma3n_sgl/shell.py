@@ -18,6 +18,7 @@ from gemma3n_sgl.endpoint import Gemma3nEndpoint, served_name
 from gemma3n_sgl.errors import InvalidValue, MediaError, RequestError
 from gemma3n_sgl.events import Event
 from gemma3n_sgl.media import Limits, open_recording
+from gemma3n_sgl.openai.limits import check_amounts
 from gemma3n_sgl.openai.reading import Reader
 from gemma3n_sgl.openai.requests import ChatRequest
 from gemma3n_sgl.openai.transcriptions import SpeechRequest
@@ -72,10 +73,11 @@ class Shell:
 
     async def runs(self, asked: ChatRequest) -> list[AsyncGenerator[Event]]:
         """The runs that a request asks for, bound and ready: `n` of them."""
+        check_amounts(asked, self.settings)
         sampling, tools = await in_pool(asked.demands) if asked.has_schemas else asked.demands()
         count = asked.n or 1
         if count > self.settings.max_choices:
-            raise InvalidValue(f"`n` is at most {self.settings.max_choices} here.", param="n")
+            raise InvalidValue(f"`n` is at most {self.settings.max_choices} here (GEMMA3N_MAX_CHOICES).", param="n")
         ours = self.registry.models
         also = () if asked.model in ours else (await self.engine_name(),)
         if asked.model not in (*ours, *also):

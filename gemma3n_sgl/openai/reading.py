@@ -43,7 +43,8 @@ class Reader:
         kinds = [kind for part in parts for kind, _, _ in part.found]
         for kind, limit, name in (("image", self.settings.max_images, "pictures"), ("audio", self.settings.max_sounds, "sounds")):
             if (count := kinds.count(kind)) > limit:
-                raise TooLarge(f"The messages hold {count} {name}; at most {limit} are taken at once.", param="messages")
+                setting = "GEMMA3N_MAX_IMAGES" if kind == "image" else "GEMMA3N_MAX_SOUNDS"
+                raise TooLarge(f"The messages hold {count} {name}; at most {limit} are taken at once ({setting}).", param="messages")
 
     async def _values(self, parts: _Parts) -> tuple[Part, ...]:
         return tuple(await _all_or_first_error([self._value(kind, value, param) for kind, value, param in parts.found]))

@@ -148,11 +148,11 @@ class ChatRequest(BaseModel):
     response_format: ResponseFormat | None = None
     regex: str | None = None
     ebnf: str | None = None
-    tools: Annotated[list[ToolGiven], Field(max_length=128)] | None = None
+    tools: list[ToolGiven] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: str | list[str] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     program_options: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None

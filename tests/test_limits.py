@@ -1,0 +1,137 @@
+"""Each limit is refused with its name before anything is done, and what is just within it is taken."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+import wave
+from typing import Any
+
+import pytest
+from PIL import Image
+from scripted_engine import ScriptedEngine
+from serving import Served, one_for_all, serving
+
+from gemma3n_sgl.settings import Settings
+
+LOW: dict[str, Any] = {
+    "max_body_mb": 8, "max_messages": 3, "max_parts": 4, "max_text": 1000, "max_values": 20_000, "max_stops": 2, "max_stop_length": 5,
+    "max_options": 2, "max_tools": 2, "max_schema": 500, "max_schema_depth": 3, "max_choices": 2, "max_images": 2, "max_sounds": 1,
+    "max_audio_seconds": 2, "max_image_side": 100,
+}
+standing, scripted, served = one_for_all(**LOW)
+
+
+def text(words: str, role: str = "user") -> dict[str, Any]:
+    return {"role": role, "content": words}
+
+
+def parts(*contents: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(contents)}]}
+
+
+def written(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def picture(side: int = 8) -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.new("RGB", (side, 8), "red").save(file, "PNG")
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"}}
+
+
+def sound(seconds: float = 1) -> dict[str, Any]:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setparams((1, 2, 8000, 0, "NONE", ""))
+        wav.writeframes(bytes(int(16000 * seconds)))
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(file.getvalue()).decode(), "format": "wav"}}
+
+
+def schema(depth: int, **more: Any) -> dict[str, Any]:
+    inner: dict[str, Any] = {"type": "integer"} | more
+    for _ in range(depth):
+        inner = {"type": "object", "properties": {"a": inner}}
+    return inner
+
+
+def held_to(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
+
+def tool(index: int, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": f"tool_{index}", "parameters": parameters or {}}}
+
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int, str]] = {
+    "messages": ({"messages": [text("a")] * 3}, {"messages": [text("a")] * 4}, 413, "MAX_MESSAGES"),
+    "parts": (parts(*[written("a")] * 4), parts(*[written("a")] * 5), 413, "MAX_PARTS"),
+    "text": ({"messages": [text("a" * 1000)]}, {"messages": [text("a" * 500), text("b" * 501)]}, 413, "MAX_TEXT"),
+    "text in parts": (parts(written("a" * 1000)), parts(written("a" * 999), written("aa")), 413, "MAX_TEXT"),
+    "stop strings": ({"stop": ["a", "b"]}, {"stop": ["a", "b", "c"]}, 400, "MAX_STOPS"),
+    "a stop string": ({"stop": "aaaaa"}, {"stop": "aaaaaa"}, 400, "MAX_STOP_LENGTH"),
+    "options": ({"metadata": {"a": "1", "b": "2"}}, {"program_options": {"a": 1, "b": 2, "c": 3}}, 400, "MAX_OPTIONS"),
+    "metadata": ({}, {"metadata": dict.fromkeys("abc", "1")}, 400, "MAX_OPTIONS"),
+    "tools": ({"tools": [tool(1), tool(2)], "tool_choice": "none"}, {"tools": [tool(i) for i in range(3)]}, 400, "MAX_TOOLS"),
+    "a schema": (held_to(schema(1)), held_to(schema(1, title="x" * 500)), 400, "MAX_SCHEMA)"),
+    "a schema's depth": (held_to(schema(3)), held_to(schema(4)), 400, "MAX_SCHEMA_DEPTH"),
+    "a tool's schema": (
+        {"tools": [tool(1, schema(1))], "tool_choice": "none"}, {"tools": [tool(1, schema(1, title="x" * 500))]}, 400, "MAX_SCHEMA)"
+    ),
+    "answers": ({"n": 2}, {"n": 3}, 400, "MAX_CHOICES"),
+    "pictures": (parts(*[picture()] * 2), parts(*[picture()] * 3), 413, "MAX_IMAGES"),
+    "sounds": (parts(sound()), parts(sound(), sound()), 413, "MAX_SOUNDS"),
+    "values": ({"metadata": {"a": [1] * 9_000}}, {"metadata": {"a": [1] * 21_000}}, 413, "MAX_VALUES"),
+    "the body": ({}, {"user": "x" * (8 * 2**20)}, 413, "MAX_BODY_MB"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_limit_is_refused_by_the_name_of_its_setting_and_what_is_within_it_is_taken(served: Served, scripted: ScriptedEngine, case: str):
+    within, beyond, status, setting = CASES[case]
+    taken = served.ask(**within)
+    assert taken.status_code == 200 or (case == "a schema's depth" and taken.status_code == 200), taken.text
+    scripted.requests.clear()
+    told = served.ask(**beyond)
+    assert told.status_code == status, told.text
+    assert f"(GEMMA3N_{setting}" in told.json()["error"]["message"] and scripted.requests == []
+
+
+@pytest.mark.parametrize(("content", "setting"), [(sound(3), "2 s"), (picture(200), "100")], ids=["sound", "picture"])
+def test_what_is_too_large_is_told_its_limit(served: Served, scripted: ScriptedEngine, content: dict[str, Any], setting: str):
+    told = served.ask(**parts(content))
+    assert told.status_code in (400, 413) and setting in told.json()["error"]["message"] and scripted.requests == []
+
+
+def test_every_route_has_the_same_limits(served: Served, scripted: ScriptedEngine):
+    long = "a" * 1001
+    for path, body in (("responses", {"input": long}), ("completions", {"prompt": long}), ("chat/completions", {"messages": [text(long)]})):
+        told = served.http.post(f"/v1/{path}", json={"model": "gemma-3n"} | body)
+        assert told.status_code == 413 and "GEMMA3N_MAX_TEXT" in told.json()["error"]["message"], path
+    assert scripted.requests == []
+
+
+def test_a_body_of_a_great_many_values_costs_next_to_nothing(scripted: ScriptedEngine):
+    """Sixty million characters of JSON, which would become twenty million objects."""
+    body = b'{"model": "gemma-3n", "messages": [{"role": "user", "content": [' + b"{}," * 20_000_000 + b"{}]}]}"
+    with serving(Settings(runtime_url=scripted.url)) as served:
+        begin = time.perf_counter()
+        told = served.http.post("/v1/chat/completions", content=body)
+        assert told.status_code == 413 and "GEMMA3N_MAX_VALUES" in told.json()["error"]["message"]
+        assert time.perf_counter() - begin < 3
+
+
+def test_a_schema_that_nests_for_ever_is_looked_at_no_further_than_it_may(served: Served):
+    deep = json.dumps(schema(1)).replace('"integer"', '"array", "items": ' * 0 + '"integer"')
+    for _ in range(100):
+        deep = '{"anyOf": [' + deep + "]}"
+    told = served.ask(**held_to(json.loads(deep)))
+    assert told.status_code == 400 and "GEMMA3N_MAX_SCHEMA" in told.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["GEMMA3N_MAX_SCHEMA", "GEMMA3N_MAX_SCHEMA_DEPTH"])
+def test_what_the_engine_could_not_bear_can_not_be_allowed(name: str):
+    with pytest.raises(Exception, match=name):
+        Settings.from_env({name: "1000000"})
