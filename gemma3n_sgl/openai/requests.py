@@ -267,6 +267,8 @@ def invalid(error: ValidationError) -> InvalidValue:
     """The first thing wrong with a request, with its place as `param`."""
     errors = error.errors(include_url=False, include_context=False)
     first = next((e for e in errors if not e["type"].endswith("_type") and e["loc"][:1] == errors[0]["loc"][:1]), errors[0])  # of a union
+    if first["type"] == "json_invalid" and "recursion" in first["msg"]:
+        return InvalidValue("The body is nested too deep.")
     if first["type"] == "json_invalid":
         return InvalidValue("The body is not valid JSON. Send a JSON object with `model` and `messages`.")
     place = [part for part in first["loc"] if not (isinstance(part, str) and _BRANCH.match(part))]
