@@ -215,7 +215,9 @@ def train_talk(stage: str, data: Path, runs: Path, steps: int, seed: int, rate: 
             whole = stage == "talk" and pace.done > 0.6 * steps and rng.random() < 0.5
             waiting = batches(sight, words, rng, whole, kinds)
         rows = waiting.pop()
-        loss = mind.mean_loss(*mind.scores(model, Batch.of(rows), soft(rows)))
+        made = soft(rows)
+        with torch.autocast("cpu", torch.bfloat16):  # a third faster
+            loss = mind.mean_loss(*mind.scores(model, Batch.of(rows), made))
         pace.take(loss)
         checkpoint.agree(model)
         losses.add("whole" if whole else "loss", loss.item())
@@ -241,9 +243,9 @@ def train_together(data: Path, runs: Path, steps: int, seed: int, rate: float) -
             soft.whole = rng.random() < 0.5
             waiting = batches(sight, words, rng, soft.whole, tuple(KINDS))
         rows = waiting.pop()
-        batch = Batch.of(rows)
         made = soft(rows)
-        loss = mind.mean_loss(*mind.scores(model, batch, made))
+        with torch.autocast("cpu", torch.bfloat16, enabled=pace.done < 0.7 * steps):
+            loss = mind.mean_loss(*mind.scores(model, Batch.of(rows), made))
         pace.take(loss + soft.loss * max(0.0, 1 - 1.4 * pace.done / steps))  # the towers' own losses fade out
         checkpoint.agree(model)
         losses.add("whole" if soft.whole else "loss", loss.item())

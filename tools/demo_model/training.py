@@ -21,7 +21,7 @@ class Steps:
             {"params": [weight for weight in trained if weight.dim() > 1], "weight_decay": 0.01},
             {"params": [weight for weight in trained if weight.dim() <= 1], "weight_decay": 0.0},
         ]
-        self._optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+        self._optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
         self._weights, self._peak, self._warm, self._floor = trained, peak, warm * count, floor
         self.count, self.done = count, 0
 
