@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from gemma3n_sgl.bridge import in_pool
 from gemma3n_sgl.client import endpoint_of
 from gemma3n_sgl.errors import EngineError, Gemma3nError, MethodNotAllowed, NotFound, ShuttingDown
 from gemma3n_sgl.openai.completions import CompletionRequest, TextCompletion
@@ -27,28 +29,43 @@ from gemma3n_sgl.openai.responses import ResponsesRequest
 from gemma3n_sgl.openai.transcriptions import Heard, SpeechRequest
 from gemma3n_sgl.openai.writing import Completion, bug, error_headers, error_object, model_object
 from gemma3n_sgl.registry import MODEL, Registry
+from gemma3n_sgl.serving import logs
 from gemma3n_sgl.serving.admission import Admission
 from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.serving.doors import Doors
 from gemma3n_sgl.serving.exchange import read_body
 from gemma3n_sgl.serving.gate import Gate
 from gemma3n_sgl.serving.hosts import Hosts, is_loopback
-from gemma3n_sgl.serving.keys import KeyRing, Keys
+from gemma3n_sgl.serving.keys import OPEN_PATHS, KeyRing, Keys
+from gemma3n_sgl.serving.metrics import CONTENT_TYPE, Metrics
 from gemma3n_sgl.serving.origins import Origins
+from gemma3n_sgl.serving.traces import Traces, traces_of
 from gemma3n_sgl.serving.upload import read_form
 from gemma3n_sgl.serving.watchdog import Watchdog
+from gemma3n_sgl.serving.watching import Watch, seen
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.shell import Shell
+
+ENGINE_LOOK = 2.0
+"""Seconds the engine may take to answer before Prometheus is told that it does not."""
 
 log = logging.getLogger("gemma3n")
 
 
 def create_app(
-    settings: Settings | None = None, *, registry: Registry | None = None, fetch: Fetch | None = None, closing: Closing | None = None
+    settings: Settings | None = None,
+    *,
+    registry: Registry | None = None,
+    fetch: Fetch | None = None,
+    closing: Closing | None = None,
+    traces: Traces | None = None,
 ) -> ASGIApp:
-    """The application. Without arguments it reads `GEMMA3N_…` from the environment; `fetch` replaces the guarded fetching of URLs;
-    whoever serves it tells its requests of the end by `closing`."""
-    settings = settings or Settings.from_env(os.environ)
+    """The application. Without arguments it reads `GEMMA3N_…` from the environment, and the log is its own; `fetch` replaces the guarded
+    fetching of URLs, `traces` what OpenTelemetry's variables say; whoever serves it tells its requests of the end by `closing`."""
+    if settings is None:
+        settings = Settings.from_env(os.environ)
+        logs.set_up(settings)
+    traces = traces or traces_of(os.environ)
     registry = registry or Registry.discover(settings.programs)
     for problem in registry.problems:
         log.warning("program left out: %s", problem)
@@ -62,6 +79,7 @@ def create_app(
         yield
         watchdog.stop()
         await shell.endpoint.client.aclose()
+        await in_pool(traces.close)
 
     app = Starlette(
         routes=[
@@ -74,12 +92,16 @@ def create_app(
             Route("/v1/models/{model:path}", show_model),
             Route("/health", health),
             Route("/livez", livez),
+            *([Route("/metrics", show_metrics)] if settings.metrics != "off" else []),
         ],
         exception_handlers={Gemma3nError: tell_error, HTTPException: tell_http_error, ClientDisconnect: tell_nobody, Exception: tell_bug},
         lifespan=lifespan,
     )
     app.state.shell = shell
-    return guarded(app, shell)
+    app.state.metrics = metrics = Metrics()
+    shell.endpoint.client.carried = traces.headers
+    routes = [route.path for route in app.routes if isinstance(route, Route)]
+    return Watch(guarded(app, shell), routes, metrics, traces, logs.tell, keeps_content=settings.log_content)
 
 
 def guarded(app: ASGIApp, shell: Shell) -> ASGIApp:
@@ -87,7 +109,7 @@ def guarded(app: ASGIApp, shell: Shell) -> ASGIApp:
     settings, ring = shell.settings, KeyRing(shell.settings)
     behind: ASGIApp = Doors(app, Admission(settings))
     if ring.is_set:
-        behind = Keys(behind, ring)
+        behind = Keys(behind, ring, (*OPEN_PATHS, "/metrics") if settings.metrics == "open" else OPEN_PATHS)
     elif is_loopback(settings.host):
         behind = Hosts(behind, settings.hosts)
     return Gate(Origins(behind, settings.cors_origins, guarded=ring.is_set), shell.closing)
@@ -168,8 +190,25 @@ async def livez(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
+async def show_metrics(request: Request) -> Response:
+    """What Prometheus reads; the engine is asked whether it answers."""
+    metrics: Metrics = request.app.state.metrics
+    metrics.engine_up.set(await engine_answers(request.app.state.shell))
+    return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def engine_answers(shell: Shell) -> bool:
+    try:
+        async with asyncio.timeout(ENGINE_LOOK):
+            await shell.endpoint.describe()
+    except (EngineError, TimeoutError):
+        return False
+    return True
+
+
 async def tell_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, Gemma3nError)
+    seen().fails(error)
     if error.status == 500:
         log.error("%s", error.message, exc_info=error)
     return JSONResponse(error_object(error), error.status, error_headers(error))
@@ -187,6 +226,7 @@ async def tell_http_error(request: Request, error: Exception) -> Response:
     else:
         routes = ", ".join(route.path.replace(":path", "") for route in request.app.routes)
         told = NotFound(f"There is nothing at {request.url.path}. Routes: {routes}.")
+    seen().fails(told)
     return JSONResponse(error_object(told), told.status, dict(error.headers or {}))
 
 
@@ -197,4 +237,5 @@ async def tell_nobody(request: Request, error: Exception) -> Response:
 
 async def tell_bug(request: Request, error: Exception) -> Response:
     told = bug()
+    seen().fails(told)
     return JSONResponse(error_object(told), told.status, error_headers(told))

@@ -9,6 +9,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sglang.lang.interpreter import ProgramState, StreamExecutor
@@ -50,6 +51,10 @@ class Observer(ABC):
     @abstractmethod
     def begin_call(self) -> None:
         """An engine call is about to be made."""
+
+    @abstractmethod
+    def watched(self, name: str) -> AbstractContextManager[object]:
+        """An engine call for the variable `name` is made within."""
 
     @abstractmethod
     def begin_forks(self, count: int) -> None:
@@ -279,13 +284,14 @@ class LoopExecutor(CountingExecutor):
         self.observer.begin_call()
         begin = len(self.text_)
         meta: dict[str, Any] = {}
-        for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log):
-            meta = so_far
-            self.text_ += text
-            if log is not None:
-                self.observer.delta(text, log.told(text))
-            elif tell is not None and text:
-                tell(text)
+        with self.observer.watched(name or ""):
+            for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log):
+                meta = so_far
+                self.text_ += text
+                if log is not None:
+                    self.observer.delta(text, log.told(text))
+                elif tell is not None and text:
+                    tell(text)
         if log is not None and (tokens := log.rest(meta)):
             self.observer.delta("", tokens)
         self._read = (len(self.text_), len(self.images_))
@@ -309,7 +315,8 @@ class LoopExecutor(CountingExecutor):
         if answers:
             self.observer.joining()
         self.observer.begin_call()
-        decision = self.backend.select(self, expr.choices, expr.temperature, expr.choices_method)
+        with self.observer.watched(expr.name or ""):
+            decision = self.backend.select(self, expr.choices, expr.temperature, expr.choices_method)
         self.text_ += decision.decision
         self._made(expr.name, decision.decision, decision.meta_info or {})
         if answers:

@@ -10,6 +10,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -56,12 +57,32 @@ class Runnable(Protocol):
     def function(self) -> SglFunction: ...
 
 
+class Onlooker:
+    """Who looks on at runs from outside. This one looks away."""
+
+    def run(self, program: str) -> AbstractContextManager[object]:
+        """A run goes on within."""
+        return nullcontext()
+
+    def call(self, program: str, name: str) -> AbstractContextManager[object]:
+        """An engine call of a run goes on within, for the variable `name`."""
+        return nullcontext()
+
+    def spent(self, program: str, usage: Usage, seconds: float, answer: str) -> None:
+        """A run is over, however it ended: what it used, the length of the recording it heard, and its answer, if it came to one."""
+
+
 async def stream(
-    program: Runnable, arguments: dict[str, Any], endpoint: Gemma3nEndpoint, sampling: Sampling | None = None, budget: Budget | None = None
+    program: Runnable,
+    arguments: dict[str, Any],
+    endpoint: Gemma3nEndpoint,
+    sampling: Sampling | None = None,
+    budget: Budget | None = None,
+    onlooker: Onlooker | None = None,
 ) -> AsyncGenerator[Event]:
     """Run a program and yield what it says as it says it. Deltas that have piled up come as one."""
     mailbox = _Mailbox()
-    run = _Run(program, endpoint, sampling or Sampling(), budget or Budget(), mailbox.put)
+    run = _Run(program, endpoint, sampling or Sampling(), budget or Budget(), mailbox.put, onlooker or Onlooker())
     task = asyncio.create_task(run.drive(arguments))
     task.add_done_callback(lambda _: mailbox.wake())
     try:
@@ -82,7 +103,7 @@ async def run(
     program: Runnable, arguments: dict[str, Any], endpoint: Gemma3nEndpoint, sampling: Sampling | None = None, budget: Budget | None = None
 ) -> Done:
     """Run a program to its end."""
-    return await _Run(program, endpoint, sampling or Sampling(), budget or Budget(), lambda _: None).drive(arguments)
+    return await _Run(program, endpoint, sampling or Sampling(), budget or Budget(), lambda _: None, Onlooker()).drive(arguments)
 
 
 async def side_by_side(streams: Sequence[AsyncGenerator[Event]]) -> AsyncGenerator[tuple[int, Event]]:
@@ -112,9 +133,10 @@ class _Run(Observer):
     """One run of one program."""
 
     def __init__(
-        self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, tell: Callable[[Event], None]
+        self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, tell: Callable[[Event], None], onlooker: Onlooker
     ) -> None:
         super().__init__()
+        self._onlooker = onlooker
         self._program, self._endpoint, self._budget, self._tell = program, endpoint, budget, tell
         self._sampling = sampling
         self._usage = Usage()
@@ -131,6 +153,16 @@ class _Run(Observer):
         self._called: list[tuple[Call, list[str]]] = []
 
     async def drive(self, arguments: dict[str, Any]) -> Done:
+        answer = ""
+        with self._onlooker.run(self._program.name):
+            try:
+                done = await self._drive(arguments)
+                answer = done.answer
+                return done
+            finally:
+                self._onlooker.spent(self._program.name, self._usage, self._seconds, answer)
+
+    async def _drive(self, arguments: dict[str, Any]) -> Done:
         defaults = self._sampling.defaults(await self._endpoint.preferred_sampling())
         if await self._endpoint.is_deterministic():
             if defaults.min_p:
@@ -173,6 +205,9 @@ class _Run(Observer):
                 f"The program {self._program.name!r} puts its answer together from several; that can't be held to `{demand}`. Leave it out.",
                 param=demand,
             )
+
+    def watched(self, name: str) -> AbstractContextManager[object]:
+        return self._onlooker.call(self._program.name, name)
 
     def begin_call(self) -> None:
         self._engine_calls += 1

@@ -34,7 +34,7 @@ class Settings(BaseModel):
     programs: tuple[str, ...] = Field((), description="folders with programs of your own")
 
     image_urls: tuple[str, ...] = Field(
-        ("public",), description="pictures and sound by URL: `public`, `off`, or from hosts such as `a.example`, `*.b.example`; private addresses never"
+        ("public",), description="pictures and sound by URL: `public`, `off`, or hosts such as `a.example`, `*.b.example`; private addresses never"
     )
     max_body_mb: Count = Field(64, description="largest request body, MB")
     max_media_mb: Count = Field(20, description="largest picture or fetched file, MB")
@@ -71,8 +71,8 @@ class Settings(BaseModel):
     shutdown_timeout: Seconds = Field(30, description="time after SIGTERM for answers under way, s")
     log_format: Literal["text", "json"] = Field("text", description="lines of the log: `text` or `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least that is logged: `debug`, `info`, `warning`, `error`")
-    log_content: bool = Field(False, description="whether prompts and answers are logged, and the words of unexpected errors, which may quote them")
-    metrics: Literal["key", "open", "off"] = Field("key", description="who reads `/metrics`: with keys set those who hold one (`key`), all (`open`), nobody (`off`)")
+    log_content: bool = Field(False, description="log prompts, answers, and the words of unexpected errors, which may quote them")
+    metrics: Literal["key", "open", "off"] = Field("key", description="who reads `/metrics`: `key` (if keys are set, who holds one), `open`, `off`")
 
     max_block: Seconds = Field(5, description="time for which a program may hold up all others, s")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any, Protocol
 
 from starlette.datastructures import UploadFile
@@ -15,19 +16,21 @@ from gemma3n_sgl import running
 from gemma3n_sgl.bridge import in_pool
 from gemma3n_sgl.conversation import Conversation
 from gemma3n_sgl.endpoint import Gemma3nEndpoint, served_name
-from gemma3n_sgl.errors import InvalidValue, MediaError, RequestError
-from gemma3n_sgl.events import Event
+from gemma3n_sgl.errors import Gemma3nError, InvalidValue, MediaError, RequestError
+from gemma3n_sgl.events import Delta, Event
 from gemma3n_sgl.media import Limits, open_recording
 from gemma3n_sgl.openai.limits import check_amounts
 from gemma3n_sgl.openai.reading import Reader
 from gemma3n_sgl.openai.requests import ChatRequest
 from gemma3n_sgl.openai.transcriptions import SpeechRequest
+from gemma3n_sgl.openai.writing import bug
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.serving.doors import LEASE, Lease
 from gemma3n_sgl.serving.exchange import Exchange
+from gemma3n_sgl.serving.watching import Seen, seen
 from gemma3n_sgl.settings import Settings
 
 EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -73,6 +76,7 @@ class Shell:
 
     async def runs(self, asked: ChatRequest) -> list[AsyncGenerator[Event]]:
         """The runs that a request asks for, bound and ready: `n` of them."""
+        seen().model = asked.model
         check_amounts(asked, self.settings)
         sampling, tools = await in_pool(asked.demands) if asked.has_schemas else asked.demands()
         count = asked.n or 1
@@ -86,12 +90,13 @@ class Shell:
         conversation = await self.reader.read(messages)
         program, options = self.registry.choose(asked.model, conversation, effort=asked.effort, tools=tools, also=also)
         arguments = program.bind(conversation, options | asked.options_for(frozenset(program.options.model_fields)))
+        seen().asks(program.name, conversation)
         sampling = replace(sampling, prefix=prefix)
-        return [running.stream(program, arguments, self.endpoint, sampling.another(i), self.budget) for i in range(count)]
+        return [running.stream(program, arguments, self.endpoint, sampling.another(i), self.budget, seen()) for i in range(count)]
 
     async def hearing(self, asked: SpeechRequest, file: UploadFile, task: str) -> list[AsyncGenerator[Event]]:
         """The run of the program that transcribes or translates an uploaded file."""
-        model = asked.model
+        model = seen().model = asked.model
         if model in (MODEL, *WHISPERS) or (model not in self.registry.models and model == await self.engine_name()):
             model = HEARERS[task]
         program = self.registry.named(model)
@@ -107,7 +112,8 @@ class Shell:
             raise InvalidValue(f"The program {program.name!r} takes no `{missing[0]}`. Leave it out.", param=missing[0])
         given = {name: value for name, value in options.items() if name in known and value}
         arguments = program.bind(Conversation.of(recording), given)
-        return [running.stream(program, arguments, self.endpoint, Sampling(temperature=asked.temperature), self.budget)]
+        seen().asks(program.name, Conversation.of(recording))
+        return [running.stream(program, arguments, self.endpoint, Sampling(temperature=asked.temperature), self.budget, seen())]
 
     def answer(self, requests: Sequence[ChatRequest], writer: Writer, *, stream: bool) -> Exchange:
         """The response to `requests`, whose runs are numbered on."""
@@ -121,29 +127,34 @@ class Shell:
         """The response that runs make; all of it ends when the client leaves."""
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            sight = seen()
+            sight.whole = False
             try:
                 with self.closing.telling():
                     runs = await begin()
                     if isinstance(lease := scope.get(LEASE), Lease):
-                        await lease.widen(len(runs))
+                        with sight.waits():
+                            await lease.widen(len(runs))
             except RequestError as error:
                 error.param = writer.field(error.param) if error.param else None
                 raise
             async with aclosing(running.side_by_side(runs) if len(runs) > 1 else _only(runs[0])) as saying:
                 events = self.closing.told_in(saying)
+                first = await anext(events)  # so that what fails before it still has its own status
+                coming = _from(first, events, sight)
                 if not stream:
                     said: list[list[Event]] = [[] for _ in runs]
-                    async for index, event in events:
+                    async for index, event in coming:
                         said[index].append(event)
                     whole = writer.whole(said)
                     response = Response(whole, media_type=media_type) if isinstance(whole, str) else JSONResponse(whole)
                     await response(scope, receive, send)
-                    return
-                first = await anext(events)  # so that what fails before it still has its own status
-                await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
-                async for frame in writer.frames(_from(first, events), len(runs)):
-                    await send({"type": "http.response.body", "body": frame, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                else:
+                    await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+                    async for frame in writer.frames(coming, len(runs)):
+                        await send({"type": "http.response.body", "body": frame, "more_body": True})
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                sight.whole = True
 
         return Exchange(work, self.closing)
 
@@ -154,7 +165,22 @@ async def _only(events: AsyncGenerator[Event]) -> AsyncGenerator[Numbered]:
             yield 0, event
 
 
-async def _from(first: Numbered, rest: AsyncIterator[Numbered]) -> AsyncIterator[Numbered]:
+async def _from(first: Numbered, rest: AsyncIterator[Numbered], sight: Seen) -> AsyncIterator[Numbered]:
+    """All events, and the times between the pieces of the answers seen."""
+    sight.begins(first[0])
     yield first
-    async for event in rest:
-        yield event
+    gaps = sight.gaps
+    try:
+        async for event in rest:
+            if type(event[1]) is Delta:
+                if event[0] in gaps:
+                    gaps[event[0]].piece(perf_counter())
+                else:
+                    sight.begins(event[0])
+            yield event
+    except Gemma3nError as error:
+        sight.fails(error)
+        raise
+    except Exception:
+        sight.fails(bug())
+        raise

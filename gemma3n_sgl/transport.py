@@ -7,6 +7,7 @@ only after 3.5 s (SGLang 0.5.23). Nothing is ever retried: after the first token
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -50,11 +51,15 @@ class Deadlines:
 
 
 class EngineClient:
-    """Talks to one engine, from any number of event loops (each has a pool of connections of its own)."""
+    """Talks to one engine, from any number of event loops (each has a pool of connections of its own).
+
+    `carried` gives headers for a generation, asked where it is begun: those by which its trace goes on in the engine.
+    """
 
     def __init__(self, url: str, api_key: str = "", deadlines: Deadlines | None = None) -> None:
         self.url = url.rstrip("/")
         self.deadlines = deadlines or Deadlines()
+        self.carried: Callable[[], dict[str, str]] = dict
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
         self._lengths: WeakKeyDictionary[asyncio.AbstractEventLoop, Lengths] = WeakKeyDictionary()
@@ -105,9 +110,9 @@ class EngineClient:
             raise EngineError(BROKEN_OFF) from None
         return _parse(data, (dict, list)) if response.content_type == "application/json" else None
 
-    def _request(self, method: str, path: str, body: Any) -> Any:
+    def _request(self, method: str, path: str, body: Any, carried: dict[str, str] | None = None) -> Any:
         data = None if body is None else to_json(body)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"} | (carried or {})
         return self._session().request(method, self.url + path, data=data, headers=headers, allow_redirects=False)  # the key goes nowhere else
 
     async def prefill(self, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -141,6 +146,7 @@ class EngineStream:
     def __init__(self, client: EngineClient, body: dict[str, Any]) -> None:
         self._client = client
         self._body = body | {"stream": True}
+        self._carried = client.carried()
         self._response: aiohttp.ClientResponse | None = None
         self._rest = b""
         self._timer: asyncio.TimerHandle | None = None
@@ -161,7 +167,7 @@ class EngineStream:
         self._last_heard = loop.time()
         try:
             async with asyncio.timeout(self._limit):
-                self._response = response = await self._client._request("POST", "/generate", self._body)
+                self._response = response = await self._client._request("POST", "/generate", self._body, self._carried)
                 if response.status != 200:
                     raise _refusal(response.status, await _whole(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):

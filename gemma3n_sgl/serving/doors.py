@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gemma3n_sgl.errors import Overloaded, ServerFull
 from gemma3n_sgl.serving.admission import Admission
 from gemma3n_sgl.serving.refusing import refuse
+from gemma3n_sgl.serving.watching import seen
 
 LEASE = "gemma3n.lease"
 """Where a request's scope holds its `Lease`."""
@@ -66,7 +67,8 @@ class Doors:
             return
         lease = Lease(self._admission, scope.get(WHO) or _address(scope))
         try:
-            request = await lease.enter(receive)
+            with seen().waits():
+                request = await lease.enter(receive)
             if request is not None:
                 await self._app({**scope, LEASE: lease}, request, send)
         except (Overloaded, ServerFull) as error:

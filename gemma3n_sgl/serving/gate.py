@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.watching import seen
 
 log = logging.getLogger("gemma3n")
 
@@ -32,9 +33,12 @@ class Gate:
         began = time.perf_counter()
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _GIVEN_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        sight = seen()
+        sight.id = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
+                sight.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(round(1000 * (time.perf_counter() - began)))

@@ -7,6 +7,7 @@ import hmac
 import logging
 import os
 import time
+from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gemma3n_sgl.errors import SettingsError, Unauthorized
 from gemma3n_sgl.serving.doors import WHO
 from gemma3n_sgl.serving.refusing import refuse
+from gemma3n_sgl.serving.watching import seen
 from gemma3n_sgl.settings import Settings, lines_of
 
 OPEN_PATHS = ("/health", "/livez")
@@ -68,16 +70,17 @@ class KeyRing:
 class Keys:
     """Around what is for those who hold a key: 401 to all others."""
 
-    def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
-        self._app, self._ring = app, ring
+    def __init__(self, app: ASGIApp, ring: KeyRing, open_paths: Collection[str] = OPEN_PATHS) -> None:
+        self._app, self._ring, self._open_paths = app, ring, open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         who = self._ring.find(key.strip())
         if who is not None and scheme.lower() == "bearer":
+            seen().who = who
             await self._app({**scope, WHO: who}, receive, send)
             return
         error = Unauthorized("Show one of this server's keys: `Authorization: Bearer KEY`.")

@@ -1,0 +1,96 @@
+"""What Prometheus reads at `/metrics`: what was asked, what it cost, how long it took, and what stood in the way.
+
+Labels are bounded: routes, programs and settings are those the server has, steps are variables of programs with their numbers taken out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+GAPS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.35, 0.6, 1.0, 2.5, 10.0, float("inf"))
+"""Upper bounds (s) of the gaps between two pieces of an answer."""
+
+SHORT = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 30.0, 60.0, 120.0)
+LONG = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+"""Upper bounds (s) of what comes first, and of what is whole."""
+
+MOST_STEPS = 256
+"""Pairs of program and step that have a row of their own."""
+
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's own variable: the folder by which several processes tell one story. It must be set before that is imported."""
+
+_NUMBERS = re.compile(r"\d+")
+
+
+class Metrics:
+    """All that is measured, of one server."""
+
+    def __init__(self) -> None:
+        own = CollectorRegistry()
+        self._registry = own
+        self.requests = Counter("gemma3n_requests", "Requests that have ended", ("route", "program", "status"), registry=own)
+        self.refusals = Counter("gemma3n_errors", "Errors that clients were told of, also within a stream", ("code",), registry=own)
+        self.gone = Counter("gemma3n_clients_gone", "Clients that left before their answer was whole", registry=own)
+        self.limits = Counter("gemma3n_limits_hit", "Requests refused because of a limit, by the setting's name", ("limit",), registry=own)
+        self.tokens = Counter("gemma3n_tokens", "Tokens of all engine calls; cached ones are part of the prompt's", ("program", "kind"), registry=own)
+        self.media = Counter("gemma3n_media", "Pictures and sounds in requests", ("kind",), registry=own)
+        self.sound = Counter("gemma3n_media_seconds", "Seconds of sound that were given or heard", registry=own)
+        self.fetches = Counter("gemma3n_fetches", "Files fetched by URL", ("outcome",), registry=own)
+        self.queued = Histogram("gemma3n_queue_seconds", "Time a request waited for its place", buckets=SHORT, registry=own)
+        self.first = Histogram("gemma3n_time_to_first_token_seconds", "Until the first it said", ("program",), buckets=SHORT, registry=own)
+        self.gaps = Histogram("gemma3n_token_gap_seconds", "Between two pieces of an answer", buckets=GAPS, registry=own)
+        self.whole = Histogram("gemma3n_request_seconds", "From the request to its end", ("route",), buckets=LONG, registry=own)
+        self.runs = Histogram("gemma3n_run_seconds", "Runs of programs", ("program", "outcome"), buckets=LONG, registry=own)
+        self.steps = Histogram("gemma3n_step_seconds", "Engine calls, by what they were for", ("program", "step"), buckets=LONG, registry=own)
+        self.running = Gauge("gemma3n_runs_in_progress", "Runs going on", ("program",), registry=own, multiprocess_mode="livesum")
+        self.waiting = Gauge("gemma3n_queue_depth", "Requests that wait for a place", registry=own, multiprocess_mode="livesum")
+        self.engine_up = Gauge("gemma3n_engine_up", "1 while the engine answers", registry=own, multiprocess_mode="mostrecent")
+        self._steps: set[tuple[str, str]] = set()
+
+    def step(self, program: str, name: str) -> Histogram:
+        """The row of a step. Numbers in its name are taken out, since programs may count; so are steps beyond MOST_STEPS."""
+        pair = program, _NUMBERS.sub("N", name)[:40] or "unnamed"
+        if pair not in self._steps:
+            if len(self._steps) >= MOST_STEPS:
+                pair = program, "other"
+            self._steps.add(pair)
+        return self.steps.labels(*pair)
+
+    def add_gaps(self, counts: Sequence[int], seconds: float) -> None:
+        """Add a whole stream's gaps: how many fell under each of GAPS, and their sum. What `observe` does, once for all of them."""
+        for bucket, count in zip(self.gaps._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self.gaps._sum.inc(seconds)
+
+    def text(self) -> bytes:
+        """All of it as Prometheus reads it; of all processes, where they share a folder."""
+        if not os.environ.get(SHARED_FOLDER):
+            return generate_latest(self._registry)
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        return generate_latest(shared)
+
+
+class Gaps:
+    """The gaps between the pieces of one stream, counted at a cost that a token hardly feels."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(GAPS)
+        self.seconds = 0.0
+        self.last = 0.0
+
+    def piece(self, now: float) -> None:
+        gap = now - self.last
+        self.last = now
+        self.seconds += gap
+        self.counts[bisect_left(GAPS, gap)] += 1
