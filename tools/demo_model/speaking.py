@@ -1,14 +1,13 @@
-"""The later stages: the language model on soft tokens that were computed once, without pictures (listen) and with them (talk); then
-everything together on fresh ones (join).
+"""The later stages: the language model on soft tokens that were computed once (talk), then everything together on fresh ones (join).
 
-    python -m demo_model.speaking listen|talk|join DATA RUNS --steps N [--seed N] [--rate R] [--threads N]
+    python -m demo_model.speaking talk|join DATA RUNS --steps N [--seed N] [--rate R] [--threads N]
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -25,8 +24,6 @@ from demo_model.training import Averages, Steps, audio_tokens, every_place, imag
 from demo_model.turns import Clip, Picture, Turn, World
 
 CHECK_EVERY = 300
-BLIND_KINDS = ("clip", "digits", "clips", "repeat", "sum", "talk", "told", "audio", "translate", "compare", "recording", "tools")
-"""Talks without pictures: what can be learnt while the eyes are still learning."""
 
 
 class Sight:
@@ -49,8 +46,8 @@ class Sight:
         rest = rng.sample(range(spoken, AUDIO_TOKENS - 1), min(AUDIO_TOKENS - 1 - spoken, rng.randrange(1, 10)))
         return [*range(spoken), *sorted(rest), AUDIO_TOKENS - 1]
 
-    def drawn(self, rng: random.Random, count: int, kinds: Sequence[str]) -> list[list[Turn]]:
-        chosen = rng.choices(kinds, [KINDS[kind][1] for kind in kinds], k=count)
+    def drawn(self, rng: random.Random, count: int) -> list[list[Turn]]:
+        chosen = rng.choices(list(KINDS), [weight for _, weight in KINDS.values()], k=count)
         return [talks.talk(rng, self.world, kind) for kind in chosen]
 
     def rows(self, words: Words, chosen: list[list[Turn]], rng: random.Random, whole: bool) -> list[Row]:
@@ -62,9 +59,9 @@ class Sight:
         return rows
 
 
-def batches(sight: Sight, words: Words, rng: random.Random, whole: bool, kinds: Sequence[str]) -> list[list[Row]]:
+def batches(sight: Sight, words: Words, rng: random.Random, whole: bool) -> list[list[Row]]:
     """Rows of similar lengths, some thousand tokens together; a handful of batches."""
-    rows = sorted(sight.rows(words, sight.drawn(rng, 160 if whole else 320, kinds), rng, whole), key=lambda row: len(row.ids))
+    rows = sorted(sight.rows(words, sight.drawn(rng, 160 if whole else 320), rng, whole), key=lambda row: len(row.ids))
     budget = 5000 if whole else 3000
     made: list[list[Row]] = [[]]
     for row in rows:
@@ -82,15 +79,12 @@ class Soft(Protocol):
 
 
 class Kept:
-    """Soft tokens of towers that stay as they are, computed once for all clips and, unless blind, pictures; the clips' are kept in `file`."""
+    """Soft tokens of towers that stay as they are, computed once for all pictures and clips."""
 
-    def __init__(self, model: Model, sight: Sight, *, blind: bool = False, file: Path | None = None) -> None:
+    def __init__(self, model: Model, sight: Sight) -> None:
         with torch.no_grad():
             self._padding = mind.padding_token(model).half()
-            self._clips = torch.load(file) if file and file.exists() else _heard(model, sight)
-            self._pictures = torch.empty(0) if blind else _seen(model, sight)
-        if file and not file.exists():
-            torch.save(self._clips, file)
+            self._clips, self._pictures = _heard(model, sight), _seen(model, sight)
         log("soft tokens of", len(self._pictures), "pictures and", len(self._clips), "clips")
 
     def __call__(self, rows: list[Row]) -> torch.Tensor | None:
@@ -178,12 +172,12 @@ def loaded(model: Model, runs: Path, stage: str, *parts: str) -> None:
     model.load_state_dict({name: weight for name, weight in weights.items() if not parts or name.startswith(parts)}, strict=False)
 
 
-def checked(model: Model, sight: Sight, words: Words, soft: Soft, kinds: Sequence[str], each: int = 30) -> dict[str, float]:
+def checked(model: Model, sight: Sight, words: Words, soft: Soft, each: int = 30) -> dict[str, float]:
     """The share of talks of each kind that are answered word for word, at full length."""
     model.eval()
     found = {}
     with torch.no_grad():
-        for kind in kinds:
+        for kind in KINDS:
             rng, good = random.Random(5), []
             for _ in range(each // 10):
                 rows = sight.rows(words, [talks.talk(rng, sight.world, kind) for _ in range(10)], rng, True)
@@ -194,17 +188,12 @@ def checked(model: Model, sight: Sight, words: Words, soft: Soft, kinds: Sequenc
     return found
 
 
-def train_talk(stage: str, data: Path, runs: Path, steps: int, seed: int, rate: float) -> None:
-    """`listen` begins anew, `talk` goes on from it."""
+def train_talk(data: Path, runs: Path, steps: int, seed: int, rate: float) -> None:
     model, words, rng = checkpoint.built(0), mind.vocabulary(runs), random.Random(seed)
-    kinds = BLIND_KINDS if stage == "listen" else tuple(KINDS)
-    if stage == "talk":
-        loaded(model, runs, "listen")
-        loaded(model, runs, "see", "model.vision_tower.", "model.embed_vision.")
+    loaded(model, runs, "see", "model.vision_tower.", "model.embed_vision.")
     loaded(model, runs, "hear", "model.audio_tower.", "model.embed_audio.")
     sight, held = Sight(data, "train", 6000, 6000), Sight(data, "test", 300, 300)
-    soft = Kept(model, sight, blind=stage == "listen", file=runs / "kept-clips.pt")
-    soft_held = Kept(model, held, blind=stage == "listen")
+    soft, soft_held = Kept(model, sight), Kept(model, held)
     language = model.model.language_model
     for name, weight in model.named_parameters():
         weight.requires_grad_("language_model" in name)
@@ -212,8 +201,8 @@ def train_talk(stage: str, data: Path, runs: Path, steps: int, seed: int, rate: 
     checkpoint.agree(model)
     while pace.done < steps:
         if not waiting:
-            whole = stage == "talk" and pace.done > 0.6 * steps and rng.random() < 0.5
-            waiting = batches(sight, words, rng, whole, kinds)
+            whole = pace.done > 0.6 * steps and rng.random() < 0.5
+            waiting = batches(sight, words, rng, whole)
         rows = waiting.pop()
         made = soft(rows)
         with torch.autocast("cpu", torch.bfloat16):  # a third faster
@@ -222,10 +211,10 @@ def train_talk(stage: str, data: Path, runs: Path, steps: int, seed: int, rate: 
         checkpoint.agree(model)
         losses.add("whole" if whole else "loss", loss.item())
         if pace.done % 50 == 0:
-            log(stage, pace.done, losses, f"rate {pace.rate:.1e}")
+            log("talk", pace.done, losses, f"rate {pace.rate:.1e}")
         if pace.done % CHECK_EVERY == 0 or pace.done == steps:
-            log("held out", checked(model, held, words, soft_held, kinds))
-            torch.save({"model": model.state_dict()}, runs / f"{stage}.pt")
+            log("held out", checked(model, held, words, soft_held))
+            torch.save({"model": model.state_dict()}, runs / "talk.pt")
 
 
 def train_together(data: Path, runs: Path, steps: int, seed: int, rate: float) -> None:
@@ -241,7 +230,7 @@ def train_together(data: Path, runs: Path, steps: int, seed: int, rate: float) -
     while pace.done < steps:
         if not waiting:
             soft.whole = rng.random() < 0.5
-            waiting = batches(sight, words, rng, soft.whole, tuple(KINDS))
+            waiting = batches(sight, words, rng, soft.whole)
         rows = waiting.pop()
         made = soft(rows)
         with torch.autocast("cpu", torch.bfloat16, enabled=pace.done < 0.7 * steps):
@@ -253,13 +242,13 @@ def train_together(data: Path, runs: Path, steps: int, seed: int, rate: float) -
             log("join", pace.done, losses, f"rate {pace.rate:.1e}")
         if pace.done % CHECK_EVERY == 0 or pace.done == steps:
             model.eval()
-            log("held out", checked(model, held, words, Kept(model, held), tuple(KINDS)))
+            log("held out", checked(model, held, words, Kept(model, held)))
             torch.save({"model": model.state_dict()}, runs / "join.pt")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["listen", "talk", "join"])
+    parser.add_argument("stage", choices=["talk", "join"])
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--steps", type=int, required=True)
@@ -272,7 +261,7 @@ def main() -> None:
     if wanted.stage == "join":
         train_together(wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate)
     else:
-        train_talk(wanted.stage, wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate)
+        train_talk(wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate)
 
 
 if __name__ == "__main__":
