@@ -1,0 +1,201 @@
+"""The end of a server loses nothing: what is under way is finished or told, nothing new is begun, and nothing is left in the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from scripted_engine import Reply, ScriptedEngine
+from serving import until
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+BODY = {"model": "gemma-3n", "messages": [{"role": "user", "content": "Hi."}]}
+CHAT = "/v1/chat/completions"
+LONG = Reply("word " * 400, delay=0.05)
+
+
+class Process:
+    """`gemma3n serve` as an operator starts it."""
+
+    def __init__(self, engine: ScriptedEngine, log: Path, port: int = 0, **settings: Any) -> None:
+        env = os.environ | {f"GEMMA3N_{name.upper()}": str(value) for name, value in settings.items()}
+        command = [sys.executable, str(ROOT / "cli.py"), "serve", "--port", str(port), "--runtime-url", engine.url]
+        self.log = log
+        with log.open("a") as output:
+            self.process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=output, stderr=output)
+        until(lambda: "Try it: " in log.read_text(), 20)
+        self.port = int(log.read_text().split("http://127.0.0.1:")[1].split("/v1")[0])
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+
+    def told(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def ended(self, seconds: float = 10) -> int:
+        return self.process.wait(seconds)
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(scripted: ScriptedEngine, tmp_path: Path) -> Iterator[Start]:
+    """Starts servers; at the end none may have left a traceback or an error in its log."""
+    started: list[Process] = []
+
+    def begin(**settings: Any) -> Process:
+        started.append(Process(scripted, tmp_path / f"{len(started)}.log", **settings))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.http.close()
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.wait()
+        said = each.log.read_text()
+        assert "Traceback" not in said and "Error" not in said and "ERROR" not in said, said
+
+
+def streaming(server: Process, into: list[str], begun: threading.Event) -> None:
+    """Read a stream to its end, however it comes."""
+    with httpx.Client(base_url=server.http.base_url, timeout=30) as client, client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer:
+        for line in answer.iter_lines():
+            begun.set()
+            into.append(line)
+
+
+def in_the_middle(server: Process, pool: ThreadPoolExecutor, count: int) -> tuple[list[list[str]], list[Any]]:
+    """So many streams under way: what each has said, and what is done when it has ended."""
+    said: list[list[str]] = [[] for _ in range(count)]
+    begun = [threading.Event() for _ in range(count)]
+    ends = [pool.submit(streaming, server, lines, event) for lines, event in zip(said, begun, strict=True)]
+    assert all(event.wait(10) for event in begun)
+    return said, ends
+
+
+def test_streams_under_way_are_finished_and_the_server_ends_with_0(scripted: ScriptedEngine, start: Start):
+    server = start()
+    scripted.script = Reply("word " * 40, delay=0.05)
+    with ThreadPoolExecutor() as pool:
+        said, ends = in_the_middle(server, pool, 5)
+        plain = pool.submit(lambda: httpx.post(f"{server.http.base_url}{CHAT}", json=BODY, timeout=20))
+        until(lambda: scripted.open == 6, 5)
+        server.told()
+        time.sleep(0.4)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.http.base_url}/livez")
+        for end in ends:
+            end.result(20)
+        assert plain.result(20).status_code == 200 and plain.result().headers["connection"] == "close"
+    assert all(lines[-2] == "data: [DONE]" and "error" not in "".join(lines) for lines in said)
+    assert server.ended() == 0
+
+
+def test_streams_that_take_too_long_are_told_so_and_then_end(scripted: ScriptedEngine, start: Start):
+    server = start(shutdown_timeout=0.5)
+    scripted.script = LONG
+    with ThreadPoolExecutor() as pool:
+        said, ends = in_the_middle(server, pool, 5)
+        plain = pool.submit(lambda: httpx.post(f"{server.http.base_url}{CHAT}", json=BODY, timeout=20))
+        until(lambda: scripted.open == 6, 5)
+        begin = time.monotonic()
+        server.told()
+        for end in ends:
+            end.result(20)
+        assert (plain.result(20).status_code, plain.result().json()["error"]["code"]) == (503, "shutting_down")
+        assert plain.result().headers["retry-after"] == "1"
+        assert server.ended() == 0 and time.monotonic() - begin < 4
+    for lines in said:
+        *_, error, _, done, _ = lines
+        assert done == "data: [DONE]" and json.loads(error.removeprefix("data: "))["error"]["code"] == "shutting_down"
+    assert scripted.open == 0
+
+
+@pytest.mark.parametrize(("first", "second", "status"), [(signal.SIGTERM, signal.SIGTERM, 0), (signal.SIGINT, signal.SIGINT, 130)])
+def test_a_second_signal_ends_it_at_once(scripted: ScriptedEngine, start: Start, first: int, second: int, status: int):
+    server = start(shutdown_timeout=60)
+    scripted.script = LONG
+    with ThreadPoolExecutor() as pool:
+        _, ends = in_the_middle(server, pool, 5)
+        server.told(first)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        begin = time.monotonic()
+        server.told(second)
+        assert server.ended() == status and time.monotonic() - begin < 2.5
+        for end in ends:
+            end.exception(5)
+    until(lambda: scripted.open == 0)
+
+
+def test_a_balancer_is_told_before_the_door_is_closed(scripted: ScriptedEngine, start: Start):
+    server = start(shutdown_delay=1.5)
+    assert server.http.get("/health").status_code == 200
+    server.told()
+    until(lambda: httpx.get(f"{server.http.base_url}/health").status_code == 503, 1)
+    assert httpx.get(f"{server.http.base_url}/livez").status_code == 200
+    answer = httpx.post(f"{server.http.base_url}{CHAT}", json=BODY)
+    assert answer.status_code == 200 and answer.headers["connection"] == "close", "until then all is answered"
+    assert server.ended() == 0
+
+
+def test_a_reader_who_has_stopped_does_not_keep_the_server(scripted: ScriptedEngine, start: Start):
+    server = start(shutdown_timeout=0.5)
+    scripted.incremental = True
+    scripted.script = Reply(("w" * 2000 + " ") * 3000)
+    body = json.dumps(BODY | {"stream": True}).encode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (CHAT.encode(), len(body), body))
+        until(lambda: scripted.open == 1, 5)
+        time.sleep(0.5)
+        server.told()
+        assert server.ended() == 0
+
+
+def test_a_rolling_restart_loses_no_request(scripted: ScriptedEngine, start: Start):
+    """Two servers, one after the other started anew, and a client that tries the other one where a connection is refused, and only there."""
+    scripted.script = Reply("A short answer.", delay=0.01)
+    servers = [start(shutdown_delay=0.3), start(shutdown_delay=0.3)]
+    ports = [server.port for server in servers]
+    over, statuses = threading.Event(), []
+
+    def ask_on(first: int) -> None:
+        while not over.is_set():
+            for port in (ports[first], ports[1 - first]):
+                try:
+                    answer = httpx.post(f"http://127.0.0.1:{port}{CHAT}", json=BODY, timeout=20)
+                except httpx.ConnectError:
+                    continue
+                statuses.append(answer.status_code if answer.json()["choices"] else 0)
+                break
+            else:
+                statuses.append(-1)
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask_on, i % 2) for i in range(4)]
+        for i in (0, 1):
+            time.sleep(0.5)
+            servers[i].told()
+            assert servers[i].ended() == 0
+            servers[i] = start(port=ports[i], shutdown_delay=0.3)
+        time.sleep(0.5)
+        over.set()
+        for each in asking:
+            each.result(20)
+    assert set(statuses) == {200} and len(statuses) > 50
