@@ -97,9 +97,9 @@ class TokenLog:
                 for i in range(first, len(entries)):
                     logprob, token_id, text = entries[i]
                     if i + 1 < len(entries) or token_id != matched:  # what ends the turn is no part of the answer
-                        top = tuple((str(t), p) for p, _, t in tops[i]) if i < len(tops) and tops[i] else ()
-                        self._tokens.append(Token(str(text), logprob, top))
-        except (KeyError, TypeError, ValueError, IndexError):
+                        top = tuple((str(t), _number(p)) for p, _, t in tops[i]) if i < len(tops) and tops[i] else ()
+                        self._tokens.append(Token(str(text), _number(logprob), top))
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError):
             raise EngineError(NONSENSE) from None
 
     def told(self, text: str) -> tuple[Token, ...]:
@@ -115,3 +115,9 @@ class TokenLog:
         """At the end of the generation, `meta` being its last: the tokens still left, unless a stop string cut them off."""
         stopped = isinstance((meta.get("finish_reason") or {}).get("matched"), str)
         return () if stopped else tuple(self._tokens[self._handed :])
+
+
+def _number(value: Any) -> float | None:
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError
+    return value
