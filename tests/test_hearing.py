@@ -18,6 +18,7 @@ from scripted_engine import Die, Hang, Reply
 from gemma3n_sgl import Gemma3nEndpoint, Recording, assistant, hear, running, user
 from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable, MediaError, RunTimeout, TooLarge
 from gemma3n_sgl.events import Delta, Done, Step
+from gemma3n_sgl.media import Live
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
@@ -231,6 +232,18 @@ async def test_a_long_recording_may_take_longer_than_a_run_as_long_as_it_gets_on
     began = time.monotonic()
     assert len((await until_the_end(ear, Budget(seconds=2.4, calls=1))).segments) > 32
     assert time.monotonic() - began > 2.4
+
+
+@pytest.mark.slow
+async def test_a_microphone_may_be_silent_for_longer_than_a_run_may_take(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(5):
+            time.sleep(0.3)
+            yield bytes(32_000)
+
+    program = Program.of(listen, file_doc="A program.")
+    done = await running.run(program, {"recording": Live(pieces=pieces()), "seconds": 8}, endpoint, None, Budget(seconds=1))
+    assert (done.answer, done.seconds) == ("", 5)
 
 
 async def test_a_recording_of_which_nothing_more_is_heard_is_ended(ear: ListeningEngine) -> None:

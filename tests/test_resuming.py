@@ -19,7 +19,7 @@ from scripted_engine import Reply
 
 from gemma3n_sgl import Recording, connect, hear, open_recording
 from gemma3n_sgl.errors import InvalidValue
-from gemma3n_sgl.events import Segment
+from gemma3n_sgl.events import Segment, Step
 from gemma3n_sgl.terminal.journal import Journal, fingerprint
 
 TALK = spoken(150, 5)
@@ -112,8 +112,9 @@ def test_a_journal_holds_every_answer_that_was_written_whole(tmp_path: Path):
     journal.path.write_bytes(journal.path.read_bytes()[:-5])
     again = Journal(tmp_path / "deeper" / "a.srt", ABOUT)
     assert (dict(again), again.anew) == ({"one": [["eins", {}]]}, "")
-    again["three"] = [["drei", {}]]
-    assert list(Journal(tmp_path / "deeper" / "a.srt", ABOUT)) == ["one", "three"]
+    again["3"] = []
+    assert list(Journal(tmp_path / "deeper" / "a.srt", ABOUT)) == ["one", "3"]
+    assert again.path.read_bytes().endswith(b'["3", []]\n'), "nothing is left of the half line, which was longer"
     again.remove()
     assert list((tmp_path / "deeper").iterdir()) == []
 
@@ -152,9 +153,9 @@ def test_a_recording_is_known_by_its_size_time_and_beginning(talk: Path):
 
 
 @sgl.function
-def listen(s, recording: Recording):
+def listen(s, recording: Recording, form: str = "capitals"):
     """Write down a recording."""
-    hear(s, "answer", recording, "Transcribe this audio.", then="Put it into capitals.", clip_seconds=8)
+    hear(s, "answer", recording, "Transcribe this audio.", then=f"Put it into {form}.", clip_seconds=8)
 
 
 def test_in_python_a_dict_is_a_recordings_memory(ear: ListeningEngine):
@@ -167,8 +168,11 @@ def test_in_python_a_dict_is_a_recordings_memory(ear: ListeningEngine):
     again = list(gemma.stream(listen, recording=recording))
     assert asked(ear) == calls > 10
     assert again[-1] == first[-1]
-    assert [event for event in again if isinstance(event, Segment)] == [event for event in first if isinstance(event, Segment)]
+    for kind in (Segment, Step):
+        assert [event for event in again if isinstance(event, kind)] == [event for event in first if isinstance(event, kind)] != []
     part = next(iter(recording.memory or {}))
     del recording.memory[part]  # type: ignore[union-attr]
     assert gemma.run(listen, recording=recording).answer == first[-1].answer  # type: ignore[union-attr]
     assert asked(ear) == calls + 2
+    gemma.run(listen, recording=recording, form="small letters")
+    assert asked(ear) == 2 * calls + 2, "another question is asked anew"

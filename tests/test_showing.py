@@ -114,10 +114,11 @@ def bars(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_bar_fills_while_a_recording_is_heard(scripted: ScriptedEngine, capsys: pytest.CaptureFixture[str]):
-    scripted.script = Reply("yes")
+    scripted.script = Reply("yes", delay=0.1)
     recording, gemma = open_recording(wav(talk(70).tobytes())), connect(scripted.url)
     done = gemma.run(transcribe, recording=recording, progress=True)
     assert "transcribe:   0%" in (said := bars(capsys)) and "100%" in said and "70/70 s" in said
+    assert re.search(r" [1-9]\d?%", said), "on the way too"
     assert gemma.run(transcribe, recording, progress=False).segments == done.segments and not bars(capsys)
     gemma.run(transcribe, recording)
     assert not bars(capsys), "outside of a notebook it is asked for"
