@@ -14,6 +14,9 @@ from gemma3n_sgl.joining import Joiner, go_on
 from gemma3n_sgl.media import Clip, Damage
 from gemma3n_sgl.subtitles import clock
 
+DAMAGED = "The sound is damaged here."
+"""Why a stretch could not be decoded; no second try hears it."""
+
 GIVES_UP = 8
 """Clips on which the engine fails, with none heard before them, until the others are left."""
 
@@ -79,7 +82,7 @@ class Transcript:
 
     def _tell_unheard(self) -> None:
         for span, error in self._unheard:
-            self._errors[span.start] = "The sound is damaged here." if error is None else error.message
+            self._errors[span.start] = DAMAGED if error is None else error.message
             self._joiner.begin(repeats=False, runs_on=False, done=partial(self._segment, span.start, span.end))
             self._joiner.add(_instead(span))
             self._joiner.end()

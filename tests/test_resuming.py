@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sglang as sgl
 from listening_engine import ListeningEngine, spoken
-from scripted_engine import Reply
+from scripted_engine import Reply, Say
 
 from gemma3n_sgl import Recording, connect, hear, open_recording
 from gemma3n_sgl.errors import InvalidValue
@@ -102,6 +102,20 @@ def test_what_was_heard_of_another_sound_or_in_another_way_is_not_taken_up(ear: 
     assert asked(ear) == everything
 
 
+@pytest.mark.slow
+def test_what_an_engine_failed_on_is_asked_again_and_nothing_else(ear: ListeningEngine, talk: Path):
+    """The file is there, with a word on what it lacks; the same command makes it whole."""
+    failed = Say(data=b"out of memory", status=500, content_type="text/plain")
+    ear.script = lambda prompt: Reply(prompt.partition("\n")[0], fault=failed if "w50 " in prompt else None)
+    said = end(begin(ear, talk, "-o", target := talk.with_name("talk.txt")))
+    assert "could not be heard]" in target.read_text() and "1 part is not heard; the same command asks about it again." in said
+    ear.begin(0)
+    ear.script = lambda prompt: Reply(prompt.partition("\n")[0])
+    end(begin(ear, talk, "-o", target))
+    assert asked(ear) == 1 and target.read_text() == " ".join(f"w{word.number}" for word in TALK.words) + "\n"
+    assert "is there already" in end(begin(ear, talk, "-o", target)) and not target.with_name("talk.txt.part").exists()
+
+
 ABOUT = {"recording": {"bytes": 7}, "program": "transcribe"}
 
 
@@ -115,6 +129,9 @@ def test_a_journal_holds_every_answer_that_was_written_whole(tmp_path: Path):
     again["3"] = []
     assert list(Journal(tmp_path / "deeper" / "a.srt", ABOUT)) == ["one", "3"]
     assert again.path.read_bytes().endswith(b'["3", []]\n'), "nothing is left of the half line, which was longer"
+    again.forget()
+    again["four"] = []
+    assert list(Journal(tmp_path / "deeper" / "a.srt", ABOUT)) == ["four"]
     again.remove()
     assert list((tmp_path / "deeper").iterdir()) == []
 

@@ -13,7 +13,7 @@ import pytest
 from scripted_engine import Die, Reply, ScriptedEngine
 
 from gemma3n_sgl.errors import InvalidValue
-from gemma3n_sgl.terminal.transcribing import format_of, jobs_of
+from gemma3n_sgl.terminal.transcribing import format_of, jobs_of, write
 
 MEDIA = Path(__file__).parent / "media"
 
@@ -65,6 +65,14 @@ def test_one_that_fails_loses_none_of_the_others_and_leaves_no_half_file(scripte
     scripted.script = Reply(fault=Die())
     gemma3n(scripted, talks / "deeper" / "b.ogg", "-o", talks / "b.srt", code=1)
     assert sorted(file.name for file in talks.iterdir()) == ["a.mp3", "a.txt", "deeper", "notes.mp3"]
+
+
+def test_what_is_said_commands_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    write("\x1b[2Jone\x07 two\n")
+    assert capsys.readouterr().out == "\x1b[2Jone\x07 two\n", "a pipe gets it as it is"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    write("\x1b[2Jone\x07 two\n")
+    assert capsys.readouterr().out == "[2Jone two\n"
 
 
 def test_the_outputs_name_tells_the_format():

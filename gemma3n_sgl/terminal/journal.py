@@ -24,6 +24,11 @@ def fingerprint(source: Path) -> About:
         return {"bytes": told.st_size, "modified": told.st_mtime_ns, "begins": sha256(file.read(_HEAD)).hexdigest()}
 
 
+def part_of(target: Path) -> Path:
+    """The file beside a target that tells what was heard for it, as long as that is not all."""
+    return target.with_name(f"{target.name}.part")
+
+
 class Journal(dict[str, Any]):
     """The `memory` of a recording, in `talk.srt.part` beside `talk.srt`: a line of JSON says what it is `about`, then each holds one answer.
 
@@ -33,7 +38,7 @@ class Journal(dict[str, Any]):
 
     def __init__(self, target: Path, about: About) -> None:
         super().__init__()
-        self.path = target.with_name(f"{target.name}.part")
+        self.path = part_of(target)
         self.anew = ""
         self._first = {_MARK: 1} | about
         self._end = 0
@@ -53,6 +58,11 @@ class Journal(dict[str, Any]):
         except OSError as error:
             raise MediaError(f"{self.path} can't be written: {(error.strerror or 'unknown reason').lower()}.") from None
         self._end += len(data)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.clear()
+        self._end = 0
 
     def remove(self) -> None:
         """The file is whole, and what was heard for it stands there."""

@@ -39,7 +39,7 @@ def console(*, stderr: bool = False) -> Console:
 def say(text: str, style: str = "", *, stderr: bool = True, whole: bool = False) -> None:
     """A line for a person, wrapped at words to fit a terminal; never in a pipe, nor where it is to be copied as a `whole`."""
     there = console(stderr=stderr)
-    there.print(_safe(text, there.file), style=style, soft_wrap=whole or not there.is_terminal)
+    there.print(safe(text, there.file), style=style, soft_wrap=whole or not there.is_terminal)
 
 
 def exit_code(error: Exception) -> int:
@@ -92,7 +92,7 @@ async def show(events: AsyncIterator[Event], heard: Callable[[str], object] = la
                 waiting.begin()
             elif isinstance(event, Delta):
                 heard(event.text)
-                sys.stdout.write(_safe(event.text if begun else event.text.lstrip(), sys.stdout))
+                sys.stdout.write(safe(event.text if begun else event.text.lstrip(), sys.stdout))
                 sys.stdout.flush()
                 begun = begun or bool(event.text.strip())
     finally:
@@ -102,7 +102,7 @@ async def show(events: AsyncIterator[Event], heard: Callable[[str], object] = la
             sys.stdout.flush()
     assert isinstance(event, Done)
     for call in event.calls:
-        sys.stdout.write(_safe(f"{call.name}({call.arguments})\n", sys.stdout))
+        sys.stdout.write(safe(f"{call.name}({call.arguments})\n", sys.stdout))
     if not begun and not event.calls:
         say("(the answer is empty)", "dim")
     if event.finish_reason == "length":
@@ -126,6 +126,6 @@ async def show_json(events: AsyncIterator[Event]) -> Done:
     return event
 
 
-def _safe(text: str, stream: Any) -> str:
+def safe(text: str, stream: Any) -> str:
     """Text without what would command a terminal; in a pipe it stays as it is."""
     return _CONTROLS.sub("", text) if stream.isatty() else text

@@ -22,8 +22,9 @@ from gemma3n_sgl.media.sniffing import HEAD, sound_kind
 from gemma3n_sgl.openai.writing import usage
 from gemma3n_sgl.subtitles import srt, vtt
 from gemma3n_sgl.terminal.given import STDIN
-from gemma3n_sgl.terminal.journal import About, Journal, fingerprint
-from gemma3n_sgl.terminal.showing import console, say, tell_error
+from gemma3n_sgl.terminal.journal import About, Journal, fingerprint, part_of
+from gemma3n_sgl.terminal.showing import console, safe, say, tell_error
+from gemma3n_sgl.transcript import DAMAGED
 
 Format = Literal["txt", "srt", "vtt", "json"]
 Hear = Callable[[Recording, Callable[[Segment], None], Callable[[str], None]], Done]
@@ -49,9 +50,9 @@ class Job:
             return None
         journal = Journal(self.target, {"recording": fingerprint(self.source)} | asked)
         if again:
-            journal.clear()
+            journal.forget()
         elif journal:
-            say(f"{self.target}: going on from {journal.path.name}, where {len(journal)} parts are heard already.", "dim")
+            say(f"{self.target}: going on from {journal.path.name}, where {_parts(len(journal))} heard already.", "dim")
         elif journal.anew:
             say(f"{self.target}: begun anew, not from {journal.path.name}: {journal.anew}.", "dim")
         return journal
@@ -95,7 +96,7 @@ def transcribe_all(jobs: list[Job], format_: Format, hear: Hear, asked: About, *
     """
     failed = 0
     for job in jobs:
-        if job.target and job.target.exists() and not again:
+        if job.target and job.target.exists() and not again and not part_of(job.target).exists():
             say(f"{job.target} is there already; --again hears {job.name} anew.", "dim")
             continue
         try:
@@ -114,7 +115,10 @@ def _transcribe(job: Job, format_: Format, hear: Hear, journal: Journal | None) 
     if live:
         write("\n")
     deliver(job, done, format_, written=live)
-    if journal is not None:
+    unheard = sum(segment.error not in (None, DAMAGED) for segment in done.segments)
+    if journal and unheard:
+        say(f"{job.name}: {_parts(unheard)} not heard; the same command asks about {'it' if unheard == 1 else 'them'} again.", "yellow")
+    elif journal is not None:
         journal.remove()
 
 
@@ -130,6 +134,10 @@ def deliver(job: Job, done: Done, format_: Format, *, written: bool) -> None:
             say(f"{job.name}: {segment.text} {segment.error}", "yellow")
 
 
+def _parts(count: int) -> str:
+    return "1 part is" if count == 1 else f"{count} parts are"
+
+
 def _text(done: Done, format_: Format) -> str:
     if format_ == "srt":
         return srt(done.segments)
@@ -143,7 +151,7 @@ def _text(done: Done, format_: Format) -> str:
 
 
 def write(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(safe(text, sys.stdout))
     sys.stdout.flush()
 
 
@@ -166,7 +174,7 @@ def _kept(job: Job, journal: Journal | None) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Gemma3nError):
         if journal:
-            say(f"{job.name}: {len(journal)} parts are heard and kept in {journal.path}; the same command goes on from there.", "dim")
+            say(f"{job.name}: {_parts(len(journal))} heard, kept in {journal.path}; the same command goes on from there.", "dim")
         raise
 
 
