@@ -1,6 +1,6 @@
 """The first two stages: eyes and ears, each by itself, told at every place and moment what is there. Both run side by side, a core each.
 
-    python -m demo_model.towers hear|see DATA RUNS --steps N [--again] [--rate R] [--until N]
+    python -m demo_model.towers hear|see DATA RUNS --steps N [--until N] [--again] [--rate R]
 """
 
 from __future__ import annotations
@@ -87,13 +87,14 @@ class Eyes(torch.nn.Module):
         return found
 
 
-def train_ears(data: Path, runs: Path, steps: int, rate: float) -> None:
+def train_ears(data: Path, runs: Path, steps: int, rate: float, *, until: int | None = None) -> None:
+    """`until` stops before the learning rate has come down wholly."""
     model = checkpoint.built(0)
     ears, clips, rng = Ears(model), Clips(data, "train"), random.Random(1)
     held_out = {split: Clips(data, split) for split in ("test", "unheard")}
     pace = Steps([*model.model.audio_tower.parameters(), *model.model.embed_audio.parameters(), *ears.parameters()], rate, steps)
     averages, batches = Averages(), []
-    while pace.done < steps:
+    while pace.done < (until or steps):
         batches = batches or alike(clips.frames, 9000, rng)
         batch = batches.pop()
         mels = [followed_by_silence(clips.mel(i, rng), rng.choice([0, 10, 20, 40, 80, rng.randrange(250)])) for i in batch]
@@ -103,7 +104,7 @@ def train_ears(data: Path, runs: Path, steps: int, rate: float) -> None:
         averages.add("ctc", loss.item())
         if pace.done % 50 == 0:
             log("hear", pace.done, averages, f"rate {pace.rate:.1e}")
-        if pace.done % CHECK_EVERY == 0 or pace.done == steps:
+        if pace.done % CHECK_EVERY == 0 or pace.done == (until or steps):
             log("held out", {split: _heard_right(model, ears, held) for split, held in held_out.items()})
             torch.save({"model": model.state_dict(), "head": ears.state_dict()}, runs / "hear.pt")
 
@@ -144,7 +145,7 @@ def train_eyes(data: Path, runs: Path, steps: int, rate: float, *, again: bool =
             averages.add(name, loss.item())
         if pace.done % 50 == 0:
             log("see", pace.done, averages, f"rate {pace.rate:.1e}")
-        if pace.done % CHECK_EVERY == 0 or pace.done == steps:
+        if pace.done % CHECK_EVERY == 0 or pace.done == (until or steps):
             log("held out", _seen_right(model, eyes, held_out))
             torch.save({"model": model.state_dict(), "head": eyes.state_dict()}, runs / "see.pt")
 
@@ -183,7 +184,7 @@ def main() -> None:
     torch.manual_seed(0)
     wanted.runs.mkdir(parents=True, exist_ok=True)
     if wanted.sense == "hear":
-        train_ears(wanted.data, wanted.runs, wanted.steps, wanted.rate)
+        train_ears(wanted.data, wanted.runs, wanted.steps, wanted.rate, until=wanted.until)
     else:
         train_eyes(wanted.data, wanted.runs, wanted.steps, wanted.rate, again=wanted.again, until=wanted.until)
 
