@@ -1,53 +1,38 @@
-"""SGLang programs for Gemma 3n: write one `@sgl.function`, and it is a model over HTTP, a command, and a function in a notebook."""
+"""SGLang programs for Gemma 3n: write one `@sgl.function`, and it is a model over HTTP, a command, and a function in a notebook.
 
-from gemma3n_sgl.bridge import offload
-from gemma3n_sgl.calling import Tool, any_of, arguments, with_tools
-from gemma3n_sgl.client import Gemma, connect
-from gemma3n_sgl.condensing import condensed
-from gemma3n_sgl.conversation import Audio, Conversation, Image, Recording, Turn
-from gemma3n_sgl.endpoint import Gemma3nEndpoint
-from gemma3n_sgl.events import Arguments, Call, Delta, Done, Segment, Step, Token, ToolCall, Usage
-from gemma3n_sgl.hearing import hear, written
-from gemma3n_sgl.language import assistant, audio, image, turns, user
-from gemma3n_sgl.media import open_audio, open_image, open_recording, tiles
-from gemma3n_sgl.sampling import Sampling
-from gemma3n_sgl.subtitles import Cues
+Each name is brought from its room when it is first used, so that a command that needs no engine does not wait for SGLang.
+"""
 
-__all__ = [
-    "Arguments",
-    "Audio",
-    "Call",
-    "Conversation",
-    "Cues",
-    "Delta",
-    "Done",
-    "Gemma",
-    "Gemma3nEndpoint",
-    "Image",
-    "Recording",
-    "Sampling",
-    "Segment",
-    "Step",
-    "Token",
-    "Tool",
-    "ToolCall",
-    "Turn",
-    "Usage",
-    "any_of",
-    "arguments",
-    "assistant",
-    "audio",
-    "condensed",
-    "connect",
-    "hear",
-    "image",
-    "offload",
-    "open_audio",
-    "open_image",
-    "open_recording",
-    "tiles",
-    "turns",
-    "user",
-    "with_tools",
-    "written",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "bridge": ("offload",),
+    "calling": ("Tool", "any_of", "arguments", "with_tools"),
+    "client": ("Gemma", "connect"),
+    "condensing": ("condensed",),
+    "conversation": ("Audio", "Conversation", "Image", "Recording", "Turn"),
+    "endpoint": ("Gemma3nEndpoint",),
+    "events": ("Arguments", "Call", "Delta", "Done", "Segment", "Step", "Token", "ToolCall", "Usage"),
+    "hearing": ("hear", "written"),
+    "language": ("assistant", "audio", "image", "turns", "user"),
+    "media": ("open_audio", "open_image", "open_recording", "tiles"),
+    "sampling": ("Sampling",),
+    "subtitles": ("Cues",),
+}
+"""The public names, and the rooms they live in. `__init__.pyi` says the same to editors and type checkers."""
+
+_ROOM_OF = {name: room for room, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_ROOM_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,12 +110,15 @@ def test_imports_stand_at_the_top(file: Path):
     assert not [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
-def test_the_facade_is_sorted_and_complete():
-    tree = ast.parse((ROOT / "gemma3n_sgl/__init__.py").read_text(encoding="utf-8"))
-    names = {name.asname or name.name for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names}
-    assert gemma3n_sgl.__all__ == sorted(gemma3n_sgl.__all__)
-    assert set(gemma3n_sgl.__all__) == names
-    assert all(hasattr(gemma3n_sgl, name) for name in names)
+def test_the_facade_is_complete_and_its_stub_says_the_same():
+    tree = ast.parse((ROOT / "gemma3n_sgl/__init__.pyi").read_text(encoding="utf-8"))
+    stub = {name.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert stub == {name: f"gemma3n_sgl.{room}" for room, names in gemma3n_sgl._HOMES.items() for name in names}
+    assert sorted(stub) == gemma3n_sgl.__all__ and set(gemma3n_sgl.__all__) <= set(dir(gemma3n_sgl))
+    for name, module in stub.items():
+        assert getattr(gemma3n_sgl, name) is getattr(sys.modules[str(module)], name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        gemma3n_sgl.nothing  # noqa: B018
 
 
 def test_the_map_shows_every_room_and_no_other():
