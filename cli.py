@@ -24,6 +24,7 @@ from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.terminal.dictating import dictate
+from gemma3n_sgl.terminal.doctor import examine
 from gemma3n_sgl.terminal.flags import ProgramGroup, Work
 from gemma3n_sgl.terminal.given import STDIN, part_of, parts_of
 from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
@@ -207,6 +208,12 @@ def transcribe(
 def programs(programs: Folders = None, json: Json = False) -> None:
     """List the programs: what each takes, its options, and what could not be loaded."""
     show_programs(Registry.discover(programs or settings_of().programs), as_json=json)
+
+
+@app.command(epilog="Exit codes: 0 all is well, or there are warnings alone; 1 something is wrong.")
+def doctor(json: Json = False, runtime_url: Url = None) -> None:
+    """Look at settings, packages, engine, model and template; ask about a picture and a sound; say what to do."""
+    raise typer.Exit(examine(lambda: settings_of(runtime_url=runtime_url), os.environ, as_json=json))
 
 
 @runs.callback()

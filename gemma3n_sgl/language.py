@@ -83,6 +83,17 @@ def turns(conversation: Conversation) -> SglExprList:
     return SglExprList([part for expr in exprs for part in expr.expr_list])
 
 
+def prompt_of(conversation: Conversation) -> str:
+    """The whole prompt of a conversation, up to where the model's next turn begins."""
+    written = []
+    for part in turns(conversation).expr_list:
+        if isinstance(part, SglRoleBegin | SglRoleEnd):
+            written.append(TEMPLATE.role_prefix_and_suffix[part.role][isinstance(part, SglRoleEnd)])
+        elif isinstance(part, SglConstantText):
+            written.append(part.value)
+    return "".join([*written, TEMPLATE.role_prefix_and_suffix["assistant"][0]])
+
+
 def _turn(role: str, parts: list[str | SglExpr]) -> SglExprList:
     exprs = [SglConstantText(neutralise(part)) if isinstance(part, str) else part for part in parts]
     return SglExprList([SglRoleBegin(role), *exprs, SglRoleEnd(role)])

@@ -10,9 +10,12 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import yaml
+
 from gemma3n_sgl import errors
 from gemma3n_sgl.openai.requests import EFFORTS, HARMLESS, NOTHING, ChatRequest
 from gemma3n_sgl.registry import Registry
+from gemma3n_sgl.serving.metrics import Metrics
 from gemma3n_sgl.settings import PREFIX, Settings
 from gemma3n_sgl.terminal.table import options_in_short
 
@@ -66,9 +69,22 @@ def fields() -> str:
     return _table(("fields", ""), rows)
 
 
+def metrics() -> str:
+    """Everything that is measured, with its labels."""
+    rows = [(f"`{name}`", ", ".join(f"`{label}`" for label in labels), meaning) for name, labels, meaning in Metrics().described()]
+    return _table(("metric", "labels", "what it is"), rows)
+
+
+def alerts() -> str:
+    """The alerts that are offered, and what each says to do."""
+    rules = yaml.safe_load((ROOT / "examples" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]
+    return _table(("alert", "what to do"), [(f"`{rule['alert']}`", rule["annotations"]["description"]) for rule in rules])
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"settings": settings, "programs": programs},
     "docs/http.md": {"errors": error_codes, "fields": fields},
+    "docs/operations.md": {"metrics": metrics, "alerts": alerts},
 }
 
 

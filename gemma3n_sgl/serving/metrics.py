@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -71,6 +72,13 @@ class Metrics:
             if count:
                 bucket.inc(count)
         self.gaps._sum.inc(seconds)
+
+    def described(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """The name, the labels and the meaning of each."""
+        for metric in vars(self).values():
+            if isinstance(metric, MetricWrapperBase):
+                counts = "_total" if isinstance(metric, Counter) else ""
+                yield metric._name + counts, metric._labelnames, metric._documentation
 
     def text(self) -> bytes:
         """All of it as Prometheus reads it; of all processes, where they share a folder."""
