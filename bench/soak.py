@@ -1,7 +1,7 @@
-"""Whether the server loses anything over many requests: `python bench/soak.py [--requests 100000] [--at-once 16] [--seed 7]`.
+"""Whether the server loses anything over many requests: `python bench/soak.py [--requests 100000] [--at-once 16] [--rounds 10] [--seed 7]`.
 
 Serves the programs before a paced engine and asks for them in a mixture by chance: plain and streamed, text, pictures, recordings, mistakes, and
-clients that leave in the middle. After a tenth, and then ten times over, it waits until the server has nothing to do and prints one JSON line: MB
+clients that leave in the middle. After a round to get warm, and after each of ROUNDS more, it waits until nothing is left to do and prints a line: MB
 resident (the server's own, and with its decoders), open files, tasks, and generations that still run. Ends with 1 where memory has grown by 2 % or
 more since the first line, or a file, a task or a generation is left.
 """
@@ -26,6 +26,9 @@ MEDIA = HERE.parent / "tests" / "media"
 MOST_GROWTH = 1.02
 TOKENS = 8
 PATIENCE = 30.0
+SETTLES = 10.0
+"""Seconds after which what was kept open for another request is closed."""
+
 COUNTED = "/soak"
 
 
@@ -85,7 +88,7 @@ async def counted(session: aiohttp.ClientSession, url: str, engine: str) -> dict
     """What the server holds, once it has nothing to do."""
     end = time.monotonic() + PATIENCE
     while True:
-        await asyncio.sleep(1)
+        await asyncio.sleep(SETTLES)
         async with session.get(url + COUNTED) as response:
             held: dict[str, Any] = await response.json()
         async with session.get(engine + "/stats") as response:
@@ -94,12 +97,12 @@ async def counted(session: aiohttp.ClientSession, url: str, engine: str) -> dict
             return held
 
 
-async def soak(url: str, engine: str, requests: int, at_once: int, seed: int) -> list[dict[str, Any]]:
-    """`requests` after a tenth as many to warm up; what the server held after each tenth."""
+async def soak(url: str, engine: str, requests: int, rounds: int, at_once: int, seed: int) -> list[dict[str, Any]]:
+    """`requests` in rounds, after one to get warm; what the server held after each."""
     chance, seen, lines = random.Random(seed), Counter[int](), []
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=at_once)) as session:
-        for tenth in range(11):
-            began, left = time.monotonic(), requests // 10
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=at_once, keepalive_timeout=SETTLES / 4)) as session:
+        for finished in range(rounds + 1):
+            began, left = time.monotonic(), requests // rounds
 
             async def some() -> None:
                 nonlocal left
@@ -109,14 +112,15 @@ async def soak(url: str, engine: str, requests: int, at_once: int, seed: int) ->
 
             await asyncio.gather(*(some() for _ in range(at_once)))
             seconds = time.monotonic() - began
-            held = await counted(session, url, engine) | {"requests": tenth * (requests // 10), "a_second": round(requests / 10 / seconds)}
+            done = {"requests": finished * (requests // rounds), "a_second": round(requests / rounds / seconds)}
+            held = await counted(session, url, engine) | done
             lines.append(held | {"statuses": dict(sorted(seen.items()))})
             print(json.dumps(lines[-1]), flush=True)
     return lines
 
 
 def lost(lines: list[dict[str, Any]]) -> list[str]:
-    """What the server has lost between the first line and the last."""
+    """What the server has lost between the first line and the last; in so many words."""
     first, last = lines[0], lines[-1]
     wrong = [f"{name} left: {last[name] - first[name]}" for name in ("files", "tasks") if last[name] > first[name]]
     wrong += [f"generations left: {last['generations']}"] if last["generations"] else []
@@ -129,6 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--at-once", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args()
     port = free_port()
@@ -136,7 +141,7 @@ def main() -> int:
     with paced_engine(TOKENS, 0, incremental=True) as engine:
         command = [sys.executable, "-P", str(HERE / "soak_server.py"), str(port), f"http://127.0.0.1:{engine}"]
         with running(command, f"{url}/health", environ):
-            wrong = lost(uvloop.run(soak(url, f"http://127.0.0.1:{engine}", given.requests, given.at_once, given.seed)))
+            wrong = lost(uvloop.run(soak(url, f"http://127.0.0.1:{engine}", given.requests, given.rounds, given.at_once, given.seed)))
     print(*(wrong or ["nothing is lost"]), sep="\n")
     return bool(wrong)
 

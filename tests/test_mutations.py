@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from scripted_engine import Reply, ScriptedEngine
-from serving import serving
+from serving import Served, serving
 
 from gemma3n_sgl.settings import Settings
 
@@ -99,18 +99,23 @@ def mutated(body: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 
 def tried(seed: int, count: int) -> tuple[Counter[tuple[str, int]], list[tuple[str, str]]]:
     """The statuses of `count` requests, and those that the server failed on."""
-    chance, statuses, failed = random.Random(seed), Counter[tuple[str, int]](), []
     engine = ScriptedEngine(Reply("f none {} ok")).start()
     with serving(Settings(runtime_url=engine.url, run_timeout=5)) as served:
-        for _ in range(count):
-            path, body = chance.choice(VALID)
-            content = json.dumps(mutated(body, chance))
-            answer = served.http.post(path, content=content)
-            statuses[path, answer.status_code] += 1
-            if answer.status_code >= 500:
-                failed.append((content, answer.text))
+        outcome = tried_on(served, random.Random(seed), count)
         assert served.ask().status_code == 200
     engine.stop()
+    return outcome
+
+
+def tried_on(served: Served, chance: random.Random, count: int) -> tuple[Counter[tuple[str, int]], list[tuple[str, str]]]:
+    statuses, failed = Counter[tuple[str, int]](), []
+    for _ in range(count):
+        path, body = chance.choice(VALID)
+        content = json.dumps(mutated(body, chance))
+        answer = served.http.post(path, content=content)
+        statuses[path, answer.status_code] += 1
+        if answer.status_code >= 500:
+            failed.append((content, answer.text))
     return statuses, failed
 
 
@@ -119,6 +124,20 @@ def test_whatever_is_wrong_with_a_request_is_told_as_the_callers_to_mend():
     statuses, failed = tried(seed=7, count=1500)
     assert failed == []
     assert {path for path, status in statuses if status == 200} == {path for path, _ in VALID}, "some are harmless"
+
+
+@pytest.mark.engine
+def test_the_real_engine_survives_a_sample_and_answers_right_afterwards(engine: str):
+    """What is harmless reaches it; of the server's errors only the end of a run's time is borne, which a long answer may come to."""
+    with serving(Settings(runtime_url=engine, run_timeout=15)) as served:
+        served.http.timeout = 120
+        asked = {"text": "What is in this image?", "max_tokens": 16, "temperature": 0}
+        before = served.ask(**asked).json()["choices"][0]["message"]["content"]
+        statuses, failed = tried_on(served, random.Random(11), 120)
+        assert [told for _, told in failed if '"run_timeout"' not in told] == []
+        assert len(failed) < 10 and sum(count for (_, status), count in statuses.items() if status == 200) > 10
+        assert served.http.get("/health").status_code == 200
+        assert served.ask(**asked).json()["choices"][0]["message"]["content"] == before
 
 
 if __name__ == "__main__":
