@@ -47,7 +47,7 @@ def put(folder: Path, name: str, sound: Spoken | None = TALK, *, then: str = "ex
     """A recorder that gives all of a sound at once and then waits, and writes down how it was called; without a sound one that fails."""
     log = folder / f"{name}.called"
     raw = folder / f"{name}.raw"
-    raw.write_bytes(sound.wav[44:] if sound else b"")
+    raw.write_bytes(sound.wav[44:] + b"\1" if sound else b"")  # ended in the middle of a sample
     path = folder / name
     path.write_text(f'#!/bin/sh\necho "$@" >> {log}\n' + (f"/bin/cat {raw}\n{then}\n" if sound else "exit 1\n"))
     path.chmod(0o755)

@@ -175,6 +175,24 @@ def listen(s, recording: Recording, form: str = "capitals"):
     hear(s, "answer", recording, "Transcribe this audio.", then=f"Put it into {form}.", clip_seconds=8)
 
 
+def test_what_is_heard_before_its_turn_is_kept_too(ear: ListeningEngine):
+    """The first part takes long, and those behind it are heard meanwhile."""
+    ear.script = lambda prompt: Reply("yes", delay=0.3 if prompt.startswith("w0 ") else 0)
+    recording, kept = replace(open_recording(TALK.wav), memory={}), []
+
+    def as_text(segment: Segment) -> str:
+        kept.append(len(recording.memory or ()))
+        return segment.text
+
+    @sgl.function
+    def watched(s, recording: Recording):
+        """Write down a recording."""
+        hear(s, "answer", recording, "Transcribe this audio.", clip_seconds=8, as_text=as_text)
+
+    connect(ear.url).run(watched, recording=recording)
+    assert kept[1] > 8
+
+
 def test_in_python_a_dict_is_a_recordings_memory(ear: ListeningEngine):
     """What a second run says and counts is what the first did, steps of a second question included; another question is asked anew."""
     ear.script = lambda prompt: Reply(prompt.partition("\n")[0].upper() if "capitals" in prompt else prompt.partition("\n")[0])
