@@ -236,6 +236,12 @@ def tried(seed: int, count: int) -> list[tuple[str, str]]:
     return wrong
 
 
+@pytest.mark.parametrize("address", FORBIDDEN)
+def test_no_forbidden_address_is_reached_by_its_plain_spelling(address: str):
+    host = f"[{address}]" if ":" in address else address
+    assert [asyncio.run(refusal(f"{scheme}://{host}/", PUBLIC_POLICY)) for scheme in ("http", "https")] == ["", ""]
+
+
 def test_no_spelling_of_a_forbidden_address_is_reached_written_down_or_by_a_redirect():
     assert tried(seed=7, count=150) == []
 

@@ -35,7 +35,7 @@ nursery(int(sys.argv[3]))
 """Loads the decoders without the façade, which would bring three times as much."""
 
 _HANDED_DOWN = ("LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
-_SPARE = os.cpu_count() or 2
+_SPARE = min(os.cpu_count() or 2, 8)
 _LONGEST_ANSWER = 2**27
 _LATER = 5.0
 """Seconds after its own timer when a process is given up that does not even end."""
