@@ -1,4 +1,7 @@
-"""The command `gemma3n`: programs for people at a terminal, and the server that offers them to everyone else."""
+"""The command `gemma3n`: programs for people at a terminal, and the server that offers them to everyone else.
+
+Each command imports what it needs when it runs, so that `--help` need not wait for SGLang.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,23 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from gemma3n_sgl.conversation import Conversation, Part, Recording
 from gemma3n_sgl.engine import DEFAULT_PORT
 from gemma3n_sgl.engine.commands import app as engine_commands
 from gemma3n_sgl.errors import InvalidValue
-from gemma3n_sgl.events import Delta, Done, Event, Segment
-from gemma3n_sgl.program import Program
-from gemma3n_sgl.registry import MODEL, Registry
-from gemma3n_sgl.sampling import Sampling
-from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.settings import Settings
-from gemma3n_sgl.terminal.dictating import dictate
-from gemma3n_sgl.terminal.doctor import examine
+from gemma3n_sgl.subtitles import Format
 from gemma3n_sgl.terminal.flags import ProgramGroup, Work
-from gemma3n_sgl.terminal.given import STDIN, part_of, parts_of
-from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
-from gemma3n_sgl.terminal.session import Session
-from gemma3n_sgl.terminal.showing import FAILED, exit_code, tell_error
-from gemma3n_sgl.terminal.table import show_programs
-from gemma3n_sgl.terminal.talk import Talk, attachment
-from gemma3n_sgl.terminal.transcribing import Format, format_of, jobs_of, transcribe_all
-from server import create_app
+
+if TYPE_CHECKING:
+    from gemma3n_sgl.conversation import Recording
+    from gemma3n_sgl.events import Done, Event, Segment
+    from gemma3n_sgl.program import Program
+    from gemma3n_sgl.registry import Registry
 
 EPILOG = (
     "Exit codes: 0 fine, 1 the run failed (engine, program), 2 wrong usage or bad input, 130 Ctrl-C. "
@@ -62,6 +54,8 @@ class Commands(TyperGroup):
         try:
             return super().main(given, *more, **extra)
         except Exception as error:
+            from gemma3n_sgl.terminal.showing import exit_code, tell_error
+
             if "--debug" in flags:
                 traceback.print_exc()
             tell_error(error, as_json="--json" in flags)
@@ -72,6 +66,8 @@ class Programs(ProgramGroup):
     """`gemma3n run`."""
 
     def discover(self, folders: list[str]) -> Registry:
+        from gemma3n_sgl.registry import Registry
+
         return Registry.discover(folders or settings_of().programs)
 
     def work(self) -> Work:
@@ -98,6 +94,8 @@ def main() -> None:
 
 def settings_of(**flags: Any) -> Settings:
     """The settings of the environment; flags that are given win."""
+    from pydantic import ValidationError
+
     settings = Settings.from_env(os.environ).model_dump() | {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings.model_validate(settings)
@@ -109,6 +107,8 @@ def settings_of(**flags: Any) -> Settings:
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"gemma3n {version('gemma3n-sgl')}")
         raise typer.Exit
 
@@ -131,6 +131,11 @@ def serve(
     runtime_url: Url = None,
 ) -> None:
     """Serve the programs as OpenAI models."""
+    from gemma3n_sgl.registry import Registry
+    from gemma3n_sgl.serving.closing import Closing
+    from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
+    from server import create_app
+
     settings = settings_of(host=host, port=port, programs=programs, runtime_url=runtime_url)
     with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine_beside(engine_port if with_engine else None) as beside:
         settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url})
@@ -154,7 +159,14 @@ def chat(
     runtime_url: Url = None,
 ) -> None:
     """Ask something, once or in a conversation."""
-    media: list[Part] = [*(attachment(file, "image") for file in image or []), *(attachment(file, "audio") for file in audio or [])]
+    from gemma3n_sgl.conversation import Conversation
+    from gemma3n_sgl.registry import MODEL, Registry
+    from gemma3n_sgl.sampling import Sampling
+    from gemma3n_sgl.terminal.given import STDIN, part_of
+    from gemma3n_sgl.terminal.session import Session
+    from gemma3n_sgl.terminal.talk import Talk, attachment
+
+    media = [*(attachment(file, "image") for file in image or []), *(attachment(file, "audio") for file in audio or [])]
     registry, asked = Registry.discover(), " ".join(text or [])
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
     with Session(settings_of(runtime_url=runtime_url), sampling, as_json=json) as session:
@@ -180,6 +192,14 @@ def transcribe(
     runtime_url: Url = None,
 ) -> None:
     """Write down recordings: as text, or as subtitles with times."""
+    from gemma3n_sgl.conversation import Conversation
+    from gemma3n_sgl.events import Delta, Segment
+    from gemma3n_sgl.registry import Registry
+    from gemma3n_sgl.terminal.dictating import dictate
+    from gemma3n_sgl.terminal.session import Session
+    from gemma3n_sgl.terminal.showing import FAILED
+    from gemma3n_sgl.terminal.transcribing import format_of, jobs_of, transcribe_all
+
     if bool(files) == microphone:
         raise InvalidValue("Give recordings to write down, or --microphone for what is said now.")
     format_ = format_of(output, "json" if json else format_)
@@ -206,13 +226,24 @@ def transcribe(
 
 @app.command(epilog=EPILOG)
 def programs(programs: Folders = None, json: Json = False) -> None:
-    """List the programs: what each takes, its options, and what could not be loaded."""
+    """List the programs.
+
+    With what each takes, its options, and what could not be loaded.
+    """
+    from gemma3n_sgl.registry import Registry
+    from gemma3n_sgl.terminal.table import show_programs
+
     show_programs(Registry.discover(programs or settings_of().programs), as_json=json)
 
 
 @app.command(epilog="Exit codes: 0 all is well, or there are warnings alone; 1 something is wrong.")
 def doctor(json: Json = False, runtime_url: Url = None) -> None:
-    """Look at settings, packages, engine, model and template; ask about a picture and a sound; say what to do."""
+    """Find out what is wrong here, and what to do about it.
+
+    Looks at settings, packages, engine, model and template; asks about a picture and a sound.
+    """
+    from gemma3n_sgl.terminal.doctor import examine
+
     raise typer.Exit(examine(lambda: settings_of(runtime_url=runtime_url), os.environ, as_json=json))
 
 
@@ -233,6 +264,11 @@ def run_program(
     runtime_url: Url = None,
 ) -> None:
     """Run a program on what is given, and print its answer."""
+    from gemma3n_sgl.conversation import Conversation
+    from gemma3n_sgl.sampling import Sampling
+    from gemma3n_sgl.terminal.given import parts_of
+    from gemma3n_sgl.terminal.session import Session
+
     if not given:
         raise InvalidValue(f"There is nothing to run {program.name} on. `gemma3n run {program.name} --help` says what it takes.")
     arguments = program.bind(Conversation.of(*parts_of(given, takes=program.input_kinds)), options)

@@ -8,6 +8,8 @@ from typing import Literal
 from gemma3n_sgl.events import Segment
 
 Form = Literal["srt", "vtt", "text"]
+Format = Literal["txt", "srt", "vtt", "json"]
+"""What a transcript can be written as, by the name's end of its file."""
 
 HEAD = "WEBVTT\n\n"
 

@@ -10,10 +10,10 @@ from types import FrameType
 from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.events import Segment
 from gemma3n_sgl.media import open_microphone
-from gemma3n_sgl.subtitles import clock
+from gemma3n_sgl.subtitles import Format, clock
 from gemma3n_sgl.terminal.given import STDIN
 from gemma3n_sgl.terminal.showing import say
-from gemma3n_sgl.terminal.transcribing import Format, Hear, Job, deliver, jobs_of, write
+from gemma3n_sgl.terminal.transcribing import Hear, Job, deliver, jobs_of, write
 
 
 def dictate(output: str, format_: Format, hear: Hear, *, again: bool) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import enum
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
-from gemma3n_sgl.program import Program
-from gemma3n_sgl.registry import Problem, Registry
+if TYPE_CHECKING:
+    from gemma3n_sgl.program import Program
+    from gemma3n_sgl.registry import Problem, Registry
 
 GIVEN = "given"
 """The parameter that holds the files and texts; no option can have its name."""
@@ -31,7 +32,7 @@ class ProgramGroup(TyperGroup):
 
     def discover(self, folders: list[str]) -> Registry:
         """The programs, with those of the folders that `--programs` names."""
-        return Registry.discover(folders)
+        raise TypeError(f"{type(self).__name__} does not say which programs there are")
 
     def work(self) -> Work:
         """What runs a program."""
@@ -55,8 +56,8 @@ class ProgramGroup(TyperGroup):
 def command_of(program: Program, work: Work) -> Any:
     """The command of one program. Its own flag goes before a shared one of the same name."""
     own = {name: _flag(name, field) for name, field in program.options.model_fields.items()}
-    everywhere = [p for p in inspect.signature(work, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    shared = {p.name: p for p in everywhere if p.name not in own}
+    everywhere = inspect.signature(work, eval_str=True, locals={"Program": type(program)}).parameters.values()
+    shared = {p.name: p for p in everywhere if p.kind is p.KEYWORD_ONLY and p.name not in own}
 
     def command(**values: Any) -> None:
         work(program, values[GIVEN] or [], {name: values[name] for name in own}, **{name: values[name] for name in shared})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_core import to_json
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,13 +20,12 @@ from gemma3n_sgl.events import Done, Segment
 from gemma3n_sgl.media import Limits, open_recording, playing_time
 from gemma3n_sgl.media.sniffing import HEAD, sound_kind
 from gemma3n_sgl.openai.writing import usage
-from gemma3n_sgl.subtitles import srt, vtt
+from gemma3n_sgl.subtitles import Format, srt, vtt
 from gemma3n_sgl.terminal.given import STDIN
 from gemma3n_sgl.terminal.journal import About, Journal, fingerprint, part_of
 from gemma3n_sgl.terminal.showing import console, safe, say, tell_error
 from gemma3n_sgl.transcript import DAMAGED
 
-Format = Literal["txt", "srt", "vtt", "json"]
 Hear = Callable[[Recording, Callable[[Segment], None], Callable[[str], None]], Done]
 """Hears a recording; the second and third argument are told of each segment and each piece of text."""
 
