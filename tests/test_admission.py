@@ -162,6 +162,7 @@ def refused_in(served: Served, **headers: str) -> tuple[httpx.Response, float]:
     return httpx.Response(int(status.split()[1]), headers=[tuple(field.split(": ", 1)) for field in fields], content=content), taken
 
 
+@pytest.mark.slow
 def test_a_full_server_says_so_within_50_ms_before_it_has_the_body(scripted: ScriptedEngine):
     scripted.script = LONG
     with serving(Settings(runtime_url=scripted.url, max_runs=2, max_queue=0)) as served, under_way(served, 2):
@@ -194,6 +195,7 @@ def test_several_answers_count_as_several_runs(scripted: ScriptedEngine):
         assert told.json()["error"]["param"] == "n"
 
 
+@pytest.mark.slow
 def test_who_waits_comes_in_when_somebody_leaves_with_all_that_was_sent_meanwhile(scripted: ScriptedEngine):
     scripted.script = LONG
     with serving(Settings(runtime_url=scripted.url, max_runs=1)) as served, ThreadPoolExecutor() as pool:
@@ -206,6 +208,7 @@ def test_who_waits_comes_in_when_somebody_leaves_with_all_that_was_sent_meanwhil
         assert sorted(len(request["text"]) > 400_000 for request in scripted.requests[1:]) == [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False], ids=["its request sent", "in the middle of its request"])
 def test_who_leaves_while_it_waits_is_not_run(scripted: ScriptedEngine, whole: bool):
     scripted.script = LONG
@@ -234,6 +237,7 @@ def test_five_hundred_at_once_are_all_answered(scripted: ScriptedEngine):
         assert asyncio.run(ask_all(str(served.http.base_url))) == [200] * 500
 
 
+@pytest.mark.slow
 def test_what_is_under_way_keeps_its_pace_while_others_are_refused(scripted: ScriptedEngine):
     """A stream paced at 10 ms is not held up by 300 refusals."""
     scripted.script = Reply("word " * 100, delay=0.01)

@@ -42,35 +42,47 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, settings: Settings, **others: Any) -> None:
         super().__init__(*args, **others)
         self._settings = settings
-        self._head: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
+        self._in_head = True
         self._head_size = 0
         self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._has_head()
+        self._has_come()
         self.resume_writing()
         self._unset_keepalive_if_required()  # uvicorn forgets it where the connection was reset
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head is not None:
+        if self._in_head:
             self._head_size += len(data)
         super().data_received(data)
-        if self._head is not None and self._head_size > MOST_HEAD and not self.transport.is_closing():
+        if self._in_head and self._head_size > MOST_HEAD and not self.transport.is_closing():
             self.transport.write(_TOO_LONG)
             self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._await_head()
+        self._in_head = True
+        self._expect()
 
     def on_headers_complete(self) -> None:
-        self._has_head()
+        self._in_head, self._head_size = False, 0
+        self._has_come()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body:
+            self._expect()  # the rest of a body that was answered before it was whole
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._has_come()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -87,12 +99,12 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()  # an answer that nobody has read; close() would keep it until somebody does
         super().timeout_keep_alive_handler()
 
-    def _await_head(self) -> None:
-        self._has_head()
-        self._head = self.loop.call_later(self._settings.header_timeout, self.transport.abort)
+    def _expect(self) -> None:
+        """Wait for the rest of a head, or of a body that nobody reads, no longer than its time."""
+        self._has_come()
+        self._late = self.loop.call_later(self._settings.header_timeout, self.transport.abort)
 
-    def _has_head(self) -> None:
-        self._head_size = 0
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+    def _has_come(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
