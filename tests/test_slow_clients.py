@@ -174,7 +174,8 @@ def test_a_reader_who_pauses_for_less_gets_all_of_it(scripted: ScriptedEngine):
         time.sleep(1)
         said = bytearray()
         while b"[DONE]" not in said[-100:]:
-            assert (piece := client.recv(2**20)), "it was cut off"
+            piece = client.recv(2**20)
+            assert piece, "it was cut off"
             said += piece
     assert said.count(b"w" * 4000) == 3000
 

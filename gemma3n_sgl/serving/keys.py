@@ -35,7 +35,7 @@ class KeyRing:
         self._settled = [_digest(key) for key in settings.api_keys]
         self._known: list[bytes] = []
         self._state: tuple[int, int, int] | None = None
-        self._looked = 0.0
+        self._looked, self._lost = 0.0, False
         if self._file:
             self._read()
 
@@ -58,8 +58,11 @@ class KeyRing:
             if _state_of(self._file) != self._state:
                 self._read()
                 log.info("the file of keys has changed: %d keys", len(self._known))
+            self._lost = False
         except (OSError, SettingsError) as error:
-            log.error("the file of keys can't be read any more, the keys stay as they were: %s", type(error).__name__)
+            if not self._lost:
+                log.error("the file of keys can't be read any more, the keys stay as they were: %s", type(error).__name__)
+            self._lost = True
 
     def _read(self) -> None:
         self._looked = time.monotonic()
