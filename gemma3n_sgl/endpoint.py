@@ -24,7 +24,7 @@ from sglang.lang.ir import SglSamplingParams
 
 from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
-from gemma3n_sgl.errors import EngineError, EngineUnavailable, InvalidValue, ProgramError
+from gemma3n_sgl.errors import EngineError, InvalidValue, ProgramError
 from gemma3n_sgl.forms import Constraint, json_schema
 from gemma3n_sgl.holdback import neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
@@ -59,13 +59,16 @@ class Gemma3nEndpoint(RuntimeEndpoint):
 
     async def describe(self) -> dict[str, Any]:
         """What the engine serves, asked now: `served_model_name`, `preferred_sampling_params`, … Costs no generation."""
+        return await self._told("model_info") or {}
+
+    async def _told(self, page: str) -> Any:
+        """One of the pages on which an engine tells of itself; before SGLang 0.5.5 their names begin with `get_`."""
         try:
-            info = await self.client.get("/model_info", timeout=INFO_TIMEOUT)
+            return await self.client.get(f"/{page}", timeout=INFO_TIMEOUT)
         except EngineError as error:
             if type(error) is not EngineError:
                 raise
-            info = await self.client.get("/get_model_info", timeout=INFO_TIMEOUT)  # its name before SGLang 0.5.5
-        return info or {}
+            return await self.client.get(f"/get_{page}", timeout=INFO_TIMEOUT)
 
     async def preferred_sampling(self) -> dict[str, Any]:
         """The sampling the engine was started to prefer (`--preferred-sampling-params`), asked once; {} where it says nothing."""
@@ -81,12 +84,7 @@ class Gemma3nEndpoint(RuntimeEndpoint):
         SGLang 0.5.23 then gives every request without a seed the same one, and dies of `min_p` (layers/sampler.py:826).
         """
         if self._deterministic is None:
-            try:
-                info = await self.client.get("/server_info", timeout=INFO_TIMEOUT)
-            except EngineUnavailable:
-                raise
-            except EngineError:
-                info = {}  # an older engine, where the route has another name; it has no such flag either
+            info = await self._told("server_info")
             self._deterministic = isinstance(info, dict) and info.get("enable_deterministic_inference") is True
         return self._deterministic
 

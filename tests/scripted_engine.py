@@ -40,13 +40,16 @@ EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf
 
 class ScriptedEngine:
     """Runs in a thread between `start` and `stop`. `requests` holds every body sent to /generate, `paths` every path asked for;
-    `open` and `cut` count the generations going on and those whose client left; `loading` makes it answer 503."""
+    `open` and `cut` count the generations going on and those whose client left; `loading` makes it answer 503, and `at_pages` is the fault that
+    happens where it is asked for a page whose path holds `faulty`."""
 
     def __init__(self, script: Script | None = None, *, incremental: bool = False, port: int = 0) -> None:
         self.script: Script = script or Reply()
         self.incremental = incremental
         self.info: dict[str, Any] = dict(MODEL_INFO)
         self.loading = False
+        self.at_pages: Fault | None = None
+        self.faulty = ""
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.open = self.cut = self.connections = 0
@@ -119,6 +122,8 @@ class ScriptedEngine:
                     self.paths.append(path := head.split()[1])
                     if path == "/generate" and not self.loading:
                         await self._until_left(json.loads(body), reader, writer)
+                    elif self.at_pages is not None and self.faulty in path:
+                        await _happens(self.at_pages, writer)
                     else:
                         writer.write(_whole(*self._page(path)))
                     await writer.drain()
@@ -131,7 +136,7 @@ class ScriptedEngine:
         if path in ("/model_info", "/get_model_info"):
             return 200, "application/json", json.dumps(self.info).encode()
         if path in ("/server_info", "/get_server_info"):
-            return 200, "application/json", json.dumps(self.info | {"version": "0.5.23", "context_length": 32768}).encode()
+            return 200, "application/json", json.dumps({**dict(self.info), "version": "0.5.23", "context_length": 32768}).encode()
         if path == "/flush_cache":
             return 200, "text/plain", b"Cache flushed.\nPlease check backend logs for more details.\n"
         if path in ("/health", "/abort_request"):

@@ -18,7 +18,7 @@ from scripted_engine import Die, Drip, Flood, Hang, Reply, Reset, Say, ScriptedE
 from scripted_replies import Fault, Script
 from serving import SHORT, Served, serving, until
 
-from gemma3n_sgl import transport
+from gemma3n_sgl import endpoint, transport
 from gemma3n_sgl.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -149,6 +149,50 @@ def test_a_fault_is_told_and_the_next_request_is_answered(engine, house, calls, 
     engine.script = GOOD
     asyncio.run(well(house, asked))
     until(lambda: engine.open == 0)
+
+
+OF_ITSELF = {
+    "dies": (Die(), 502, "engine_error"),
+    "is reset": (Reset(), 502, "engine_error"),
+    "hangs": (Hang(), 504, "engine_timeout"),
+    "drips": (Drip(), 504, "engine_timeout"),
+    "fails": (Say(status=500, data=b"Internal Server Error", content_type="text/plain"), 502, "engine_error"),
+    "takes no requests": (Say(status=503), 503, "engine_unavailable"),
+    "is another server": (Say(status=404, data=b'{"detail":"Not Found"}'), 502, "engine_error"),
+    "says garbage": (Say(data=b"\xff\xfe{"), 502, "engine_error"),
+    "says half a line": (Say(data=b'{"model_path": "/mod'), 502, "engine_error"),
+    "says NaN": (Say(data=b'{"preferred_sampling_params": {"temperature": NaN}}'), 502, "engine_error"),
+    "says a line without end": (Flood(data=b"x" * 65_536), 502, "engine_error"),
+}
+
+
+@pytest.mark.parametrize("fault", OF_ITSELF)
+def test_an_engine_that_fails_when_it_is_asked_what_it_is_is_told_and_asked_again(engine, monkeypatch, fault):
+    """As the first request finds it; nothing of that is remembered."""
+    monkeypatch.setattr(endpoint, "INFO_TIMEOUT", 0.4)
+    engine.script = GOOD
+    engine.at_pages, status, code = OF_ITSELF[fault]
+    asked = [cell for cell in cells() if cell.model in ("gemma-3n:chat", "gemma-3n:transcribe")]
+    with serving(Settings(runtime_url=engine.url, **SHORT)) as served:
+        for cell, answer in asyncio.run(ask_all(str(served.http.base_url), asked, SECONDS)).items():
+            is_told(cell, answer, status, code, early=True, heard=False)
+        assert served.http.get("/health").status_code == 503
+        assert [model["id"] for model in served.http.get("/v1/models").json()["data"]][:1] == ["gemma-3n"]
+        engine.at_pages = None
+        asyncio.run(well(served, asked))
+        assert served.http.get("/health").status_code == 200
+
+
+def test_what_an_engine_could_not_say_once_is_not_taken_for_its_answer(engine):
+    """That it is deterministic, and would die of `min_p`."""
+    engine.script, engine.info = GOOD, engine.info | {"enable_deterministic_inference": True}
+    with serving(Settings(runtime_url=engine.url, **SHORT)) as served:
+        engine.at_pages, engine.faulty = Say(status=500), "server_info"
+        assert served.ask(min_p=0.1).status_code == 502
+        engine.at_pages, engine.faulty = None, ""
+        assert served.ask(min_p=0.1).status_code == 400
+        assert served.ask().status_code == 200
+    engine.info.pop("enable_deterministic_inference")
 
 
 def test_an_engine_that_is_not_there_yet_or_again_is_waited_for_by_nobody_and_used_as_soon_as_it_answers(engine):
