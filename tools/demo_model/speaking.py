@@ -1,6 +1,8 @@
 """The later stages: the language model on soft tokens that were computed once (talk), then everything together on fresh ones (join).
 
-    python -m demo_model.speaking talk|join DATA RUNS --steps N [--seed N] [--rate R] [--threads N]
+Two processes learn at once, each from talks of its own, and change the same weights without waiting for each other.
+
+    python -m demo_model.speaking talk|join DATA RUNS --steps N [--begin STAGE] [--seed N] [--rate R]
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,10 +24,10 @@ from demo_model.pictures import LABELS
 from demo_model.sets import Clips, Pictures, followed_by_silence, sent, stacked
 from demo_model.talks import KINDS
 from demo_model.towers import WEIGHTS, Ears, Eyes
-from demo_model.training import Averages, Steps, audio_tokens, every_place, image_tokens, log, tokens_of
+from demo_model.training import Averages, Steps, audio_tokens, every_place, image_tokens, log, side_by_side, tokens_of
 from demo_model.turns import Clip, Picture, Turn, World
 
-CHECK_EVERY = 300
+CHECK_EVERY = 150
 
 
 class Sight:
@@ -83,8 +87,9 @@ class Kept:
 
     def __init__(self, model: Model, sight: Sight) -> None:
         with torch.no_grad():
-            self._padding = mind.padding_token(model).half()
-            self._clips, self._pictures = _heard(model, sight), _seen(model, sight)
+            self._pictures = torch.empty(len(sight.world.seen), IMAGE_TOKENS, HIDDEN, dtype=torch.float16).share_memory_()
+            self._clips = torch.empty(len(sight.world.said), AUDIO_TOKENS, HIDDEN, dtype=torch.float16).share_memory_()
+            side_by_side(partial(_see, model, sight, self._pictures), partial(_hear, model, sight, self._clips))
         log("soft tokens of", len(self._pictures), "pictures and", len(self._clips), "clips")
 
     def __call__(self, rows: list[Row]) -> torch.Tensor | None:
@@ -94,30 +99,27 @@ class Kept:
     def _part(self, part: Picture | Clip, places: list[int]) -> torch.Tensor:
         if isinstance(part, Picture):
             return self._pictures[part.index, places]
-        heard = self._clips[part.index]
-        return torch.cat([heard, self._padding.expand(AUDIO_TOKENS - len(heard), -1)])[places]
+        return self._clips[part.index, places]
 
 
-def _seen(model: Model, sight: Sight) -> torch.Tensor:
-    """float16 [pictures, 256, H]."""
-    found = torch.empty(len(sight.world.seen), IMAGE_TOKENS, HIDDEN, dtype=torch.float16)
+def _see(model: Model, sight: Sight, found: torch.Tensor) -> None:
+    """Fill `found` [pictures, 256, H]."""
     for begin in range(0, len(found), 32):
         batch = list(range(begin, min(begin + 32, len(found))))
         found[batch] = image_tokens(model, sight.pictures.batch(batch)).half()
-    return found
 
 
-def _heard(model: Model, sight: Sight) -> list[torch.Tensor]:
-    """float16 [tokens, H] of each clip as it is sent."""
-    clips, found = sight.clips, [torch.empty(0)] * len(sight.world.said)
+def _hear(model: Model, sight: Sight, found: torch.Tensor) -> None:
+    """Fill `found` [clips, 188, H] with each clip as it is sent."""
+    clips = sight.clips
+    found[:] = mind.padding_token(model).half()
     order = sorted(range(len(found)), key=clips.frames.__getitem__)
     for begin in range(0, len(order), 16):
         batch = order[begin : begin + 16]
         mels = [followed_by_silence(clips.mel(i), sent(clips.frames[i]) - clips.frames[i]) for i in batch]
         made, counts = audio_tokens(model, *stacked(mels))
         for i, soft, count in zip(batch, made, counts, strict=True):
-            found[i] = soft[:count].half().clone()
-    return found
+            found[i, :count] = soft[:count].half()
 
 
 class Fresh:
@@ -188,20 +190,40 @@ def checked(model: Model, sight: Sight, words: Words, soft: Soft, each: int = 30
     return found
 
 
-def train_talk(data: Path, runs: Path, steps: int, seed: int, rate: float) -> None:
-    model, words, rng = checkpoint.built(0), mind.vocabulary(runs), random.Random(seed)
-    loaded(model, runs, "see", "model.vision_tower.", "model.embed_vision.")
-    loaded(model, runs, "hear", "model.audio_tower.", "model.embed_audio.")
-    sight, held = Sight(data, "train", 6000, 6000), Sight(data, "test", 300, 300)
+@dataclass
+class Course:
+    """What the learners of a stage share, and how long each of them learns."""
+
+    stage: str
+    data: Path
+    runs: Path
+    steps: int
+    seed: int
+    rate: float
+
+
+def train_talk(course: Course, begin: str) -> None:
+    model, words = checkpoint.built(0), mind.vocabulary(course.runs)
+    if begin:
+        loaded(model, course.runs, begin)
+    loaded(model, course.runs, "see", "model.vision_tower.", "model.embed_vision.")
+    loaded(model, course.runs, "hear", "model.audio_tower.", "model.embed_audio.")
+    sight, held = Sight(course.data, "train", 6000, 6000), Sight(course.data, "test", 300, 300)
     soft, soft_held = Kept(model, sight), Kept(model, held)
-    language = model.model.language_model
     for name, weight in model.named_parameters():
         weight.requires_grad_("language_model" in name)
-    pace, losses, waiting, whole = Steps(language.parameters(), rate, steps), Averages(), [], False
     checkpoint.agree(model)
-    while pace.done < steps:
+    model.share_memory()
+    side_by_side(*(partial(_talk, course, model, words, sight, soft, held, soft_held, learner) for learner in range(2)))
+
+
+def _talk(course: Course, model: Model, words: Words, sight: Sight, soft: Soft, held: Sight, soft_held: Soft, learner: int) -> None:
+    rng, losses, waiting, whole = random.Random(course.seed + learner), Averages(), list[list[Row]](), False
+    torch.manual_seed(course.seed + learner)
+    pace = Steps(model.parameters(), course.rate, course.steps)
+    while pace.done < course.steps:
         if not waiting:
-            whole = pace.done > 0.6 * steps and rng.random() < 0.5
+            whole = pace.done > 0.6 * course.steps and rng.random() < 0.5
             waiting = batches(sight, words, rng, whole)
         rows = waiting.pop()
         made = soft(rows)
@@ -210,40 +232,52 @@ def train_talk(data: Path, runs: Path, steps: int, seed: int, rate: float) -> No
         pace.take(loss)
         checkpoint.agree(model)
         losses.add("whole" if whole else "loss", loss.item())
-        if pace.done % 50 == 0:
-            log("talk", pace.done, losses, f"rate {pace.rate:.1e}")
-        if pace.done % CHECK_EVERY == 0 or pace.done == steps:
-            log("held out", checked(model, held, words, soft_held))
-            torch.save({"model": model.state_dict()}, runs / "talk.pt")
+        if not learner:
+            _report(course, model, pace, losses, held, words, soft_held)
 
 
-def train_together(data: Path, runs: Path, steps: int, seed: int, rate: float) -> None:
-    model, words, rng = checkpoint.built(0), mind.vocabulary(runs), random.Random(seed)
-    loaded(model, runs, "talk")
+def _report(course: Course, model: Model, pace: Steps, losses: Averages, held: Sight, words: Words, soft: Soft) -> None:
+    """Say now and then how it goes, and keep what there is."""
+    if pace.done % 25 == 0:
+        log(course.stage, pace.done, losses, f"rate {pace.rate:.1e}")
+    if pace.done % CHECK_EVERY == 0 or pace.done == course.steps:
+        torch.save({"model": model.state_dict()}, course.runs / f"{course.stage}.pt")
+        log("held out", checked(model, held, words, soft))
+
+
+def train_together(course: Course, begin: str) -> None:
+    model, words = checkpoint.built(0), mind.vocabulary(course.runs)
+    loaded(model, course.runs, begin or "talk")
     model.model.vision_tower.to(memory_format=torch.channels_last)
     eyes, ears = Eyes(), Ears(model)
-    eyes.load_state_dict(torch.load(runs / "see.pt")["head"])
-    ears.load_state_dict(torch.load(runs / "hear.pt")["head"])
-    sight, held = Sight(data, "train"), Sight(data, "test", 300, 300)
+    eyes.load_state_dict(torch.load(course.runs / "see.pt")["head"])
+    ears.load_state_dict(torch.load(course.runs / "hear.pt")["head"])
+    sight, held = Sight(course.data, "train"), Sight(course.data, "test", 300, 300)
+    for part in (model, eyes, ears):
+        part.share_memory()
+    side_by_side(*(partial(_join, course, model, eyes, ears, words, sight, held, learner) for learner in range(2)))
+
+
+def _join(course: Course, model: Model, eyes: Eyes, ears: Ears, words: Words, sight: Sight, held: Sight, learner: int) -> None:
+    rng, losses, waiting = random.Random(course.seed + learner), Averages(), list[list[Row]]()
+    torch.manual_seed(course.seed + learner)
     soft = Fresh(model, sight, eyes, ears, rng)
-    pace, losses, waiting = Steps([*model.parameters(), *eyes.parameters(), *ears.parameters()], rate, steps), Averages(), []
-    while pace.done < steps:
+    soft_held = Fresh(model, held, eyes, ears, random.Random(0))
+    soft_held.whole = True
+    pace = Steps([*model.parameters(), *eyes.parameters(), *ears.parameters()], course.rate, course.steps)
+    while pace.done < course.steps:
         if not waiting:
             soft.whole = rng.random() < 0.5
             waiting = batches(sight, words, rng, soft.whole)
         rows = waiting.pop()
         made = soft(rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=pace.done < 0.7 * steps):
+        with torch.autocast("cpu", torch.bfloat16, enabled=pace.done < 0.7 * course.steps):
             loss = mind.mean_loss(*mind.scores(model, Batch.of(rows), made))
-        pace.take(loss + soft.loss * max(0.0, 1 - 1.4 * pace.done / steps))  # the towers' own losses fade out
+        pace.take(loss + soft.loss * max(0.0, 1 - 1.4 * pace.done / course.steps))  # the towers' own losses fade out
         checkpoint.agree(model)
         losses.add("whole" if soft.whole else "loss", loss.item())
-        if pace.done % 50 == 0:
-            log("join", pace.done, losses, f"rate {pace.rate:.1e}")
-        if pace.done % CHECK_EVERY == 0 or pace.done == steps:
-            model.eval()
-            log("held out", checked(model, held, words, Kept(model, held)))
-            torch.save({"model": model.state_dict()}, runs / "join.pt")
+        if not learner:
+            _report(course, model, pace, losses, held, words, soft_held)
 
 
 def main() -> None:
@@ -252,16 +286,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--begin", default="", help="the stage whose weights it begins with")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--threads", type=int, default=2)
     wanted = parser.parse_args()
-    torch.set_num_threads(wanted.threads)
-    torch.manual_seed(wanted.seed)
-    if wanted.stage == "join":
-        train_together(wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate)
-    else:
-        train_talk(wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate)
+    torch.set_num_threads(1)
+    course = Course(wanted.stage, wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate)
+    (train_talk if wanted.stage == "talk" else train_together)(course, wanted.begin)
 
 
 if __name__ == "__main__":
