@@ -165,6 +165,16 @@ def test_a_reader_who_stops_is_cut_off_and_frees_the_engine_and_its_place(script
         assert b"[DONE]" not in closed_after(client)[1], "what it reads now is what the system still held for it"
 
 
+def test_a_reader_who_stops_is_noticed_within_an_ordinary_answer(scripted: ScriptedEngine, served: Served):
+    """The system would hold megabytes of it, as of one who reads on."""
+    scripted.script = Reply("word " * 2000, delay=0.0005)
+    with client_of(served) as client:
+        client.sendall(request(stream=True))
+        until(lambda: scripted.open == 1, 5)
+        until(lambda: scripted.open == 0, 10)
+        assert scripted.cut == 1
+
+
 def test_a_reader_who_pauses_for_less_gets_all_of_it(scripted: ScriptedEngine):
     scripted.incremental = True
     scripted.script = FLOOD

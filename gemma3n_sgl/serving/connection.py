@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,9 @@ KEEP_ALIVE = 65
 
 MOST_HEAD = 64 * 1024
 """Bytes of a request's first line and headers."""
+
+SEND_BUFFER = 64 * 1024
+"""Bytes the system keeps for a reader, twice as many in Linux: left to itself it keeps megabytes, in which a whole answer goes unread."""
 
 BACKLOG = 2048
 """Connections that may wait to be taken; the system may allow fewer (net.core.somaxconn)."""
@@ -48,6 +52,7 @@ class Connection(HttpToolsProtocol):
         self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         super().connection_made(transport)
         self._expect()
 
