@@ -7,7 +7,6 @@ import logging
 import sys
 import time
 import traceback
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -44,13 +43,15 @@ def tell(request: Seen) -> None:
     """Write a request's line."""
     level = logging.DEBUG if request.route in QUIET and request.outcome == "ok" else logging.INFO
     if REQUESTS.isEnabledFor(level):
-        REQUESTS.log(level, "request", extra={_FIELDS: fields_of(request)})
+        record = logging.LogRecord(REQUESTS.name, level, "", 0, "request", (), None)  # without a search for who calls, which is known
+        record.__dict__[_FIELDS] = fields_of(request)
+        REQUESTS.handle(record)
 
 
 def fields_of(request: Seen) -> dict[str, Any]:
     """What is told of a request; what there is none of is left out. Times are in seconds."""
     times = {"queue": request.queue_seconds, "first_token": request.first_seconds, "total": request.seconds}
-    tokens = {name.removesuffix("_tokens"): count for name, count in asdict(request.usage).items() if count}
+    tokens = {name.removesuffix("_tokens"): count for name, count in vars(request.usage).items() if count}
     told: dict[str, Any] = {
         "id": request.id,
         "method": request.method,
@@ -130,4 +131,6 @@ def _in_words(told: dict[str, Any]) -> str:
 
 def _plain(text: str) -> str:
     """Without anything that ends a line or commands a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -9,6 +9,7 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
@@ -32,39 +33,51 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _NUMBERS = re.compile(r"\d+")
 
 
+class Rows(dict[tuple[str, ...], Any]):
+    """The rows of a metric by their labels: looked up here once each is made, since prometheus_client takes 2 µs for that."""
+
+    def __init__(self, metric: MetricWrapperBase) -> None:
+        super().__init__()
+        self.metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        row = self[labels] = self.metric.labels(*labels)
+        return row
+
+
 class Metrics:
-    """All that is measured, of one server."""
+    """All that is measured, of one server; what has labels, by its rows."""
 
     def __init__(self) -> None:
         own = CollectorRegistry()
         self._registry = own
-        self.requests = Counter("gemma3n_requests", "Requests that have ended", ("route", "program", "status"), registry=own)
-        self.refusals = Counter("gemma3n_errors", "Errors that clients were told of, also within a stream", ("code",), registry=own)
+        self.requests = Rows(Counter("gemma3n_requests", "Requests that have ended", ("route", "program", "status"), registry=own))
+        self.refusals = Rows(Counter("gemma3n_errors", "Errors that clients were told of, also within a stream", ("code",), registry=own))
         self.gone = Counter("gemma3n_clients_gone", "Clients that left before their answer was whole", registry=own)
-        self.limits = Counter("gemma3n_limits_hit", "Requests refused because of a limit, by the setting's name", ("limit",), registry=own)
-        self.tokens = Counter("gemma3n_tokens", "Tokens of all engine calls; cached ones are part of the prompt's", ("program", "kind"), registry=own)
-        self.media = Counter("gemma3n_media", "Pictures and sounds in requests", ("kind",), registry=own)
+        self.limits = Rows(Counter("gemma3n_limits_hit", "Requests refused because of a limit, by the setting's name", ("limit",), registry=own))
+        self.tokens = Rows(Counter("gemma3n_tokens", "Tokens of engine calls; cached ones are part of the prompt's", ("program", "kind"), registry=own))
+        self.media = Rows(Counter("gemma3n_media", "Pictures and sounds in requests", ("kind",), registry=own))
         self.sound = Counter("gemma3n_media_seconds", "Seconds of sound that were given or heard", registry=own)
-        self.fetches = Counter("gemma3n_fetches", "Files fetched by URL", ("outcome",), registry=own)
+        self.fetches = Rows(Counter("gemma3n_fetches", "Files fetched by URL", ("outcome",), registry=own))
         self.queued = Histogram("gemma3n_queue_seconds", "Time a request waited for its place", buckets=SHORT, registry=own)
-        self.first = Histogram("gemma3n_time_to_first_token_seconds", "Until the first it said", ("program",), buckets=SHORT, registry=own)
+        self.first = Rows(Histogram("gemma3n_time_to_first_token_seconds", "Until the first it said", ("program",), buckets=SHORT, registry=own))
         self.gaps = Histogram("gemma3n_token_gap_seconds", "Between two pieces of an answer", buckets=GAPS, registry=own)
-        self.whole = Histogram("gemma3n_request_seconds", "From the request to its end", ("route",), buckets=LONG, registry=own)
-        self.runs = Histogram("gemma3n_run_seconds", "Runs of programs", ("program", "outcome"), buckets=LONG, registry=own)
-        self.steps = Histogram("gemma3n_step_seconds", "Engine calls, by what they were for", ("program", "step"), buckets=LONG, registry=own)
-        self.running = Gauge("gemma3n_runs_in_progress", "Runs going on", ("program",), registry=own, multiprocess_mode="livesum")
+        self.whole = Rows(Histogram("gemma3n_request_seconds", "From the request to its end", ("route",), buckets=LONG, registry=own))
+        self.runs = Rows(Histogram("gemma3n_run_seconds", "Runs of programs", ("program", "outcome"), buckets=LONG, registry=own))
+        self.steps = Rows(Histogram("gemma3n_step_seconds", "Engine calls, by what they were for", ("program", "step"), buckets=LONG, registry=own))
+        self.running = Rows(Gauge("gemma3n_runs_in_progress", "Runs going on", ("program",), registry=own, multiprocess_mode="livesum"))
         self.waiting = Gauge("gemma3n_queue_depth", "Requests that wait for a place", registry=own, multiprocess_mode="livesum")
         self.engine_up = Gauge("gemma3n_engine_up", "1 while the engine answers", registry=own, multiprocess_mode="mostrecent")
         self._steps: set[tuple[str, str]] = set()
 
-    def step(self, program: str, name: str) -> Histogram:
+    def step(self, program: str, name: str) -> Any:
         """The row of a step. Numbers in its name are taken out, since programs may count; so are steps beyond MOST_STEPS."""
         pair = program, _NUMBERS.sub("N", name)[:40] or "unnamed"
         if pair not in self._steps:
             if len(self._steps) >= MOST_STEPS:
                 pair = program, "other"
             self._steps.add(pair)
-        return self.steps.labels(*pair)
+        return self.steps[pair]
 
     def add_gaps(self, counts: Sequence[int], seconds: float) -> None:
         """Add a whole stream's gaps: how many fell under each of GAPS, and their sum. What `observe` does, once for all of them."""
@@ -75,7 +88,8 @@ class Metrics:
 
     def described(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """The name, the labels and the meaning of each."""
-        for metric in vars(self).values():
+        for each in vars(self).values():
+            metric = each.metric if isinstance(each, Rows) else each
             if isinstance(metric, MetricWrapperBase):
                 counts = "_total" if isinstance(metric, Counter) else ""
                 yield metric._name + counts, metric._labelnames, metric._documentation

@@ -18,6 +18,7 @@ from gemma3n_sgl.events import Usage
 from gemma3n_sgl.running import Onlooker
 from gemma3n_sgl.serving.metrics import Gaps, Metrics
 from gemma3n_sgl.serving.traces import NO_TRACES, Traces
+from gemma3n_sgl.settings import Settings
 
 CLIENT_GONE = 499
 """The status of an answer that nobody was there to read, as nginx has it."""
@@ -84,9 +85,10 @@ class Seen(Onlooker):
     def fails(self, error: Gemma3nError) -> None:
         """The client is told of `error`. It hit a limit where the message names one."""
         self.error = error.code
-        self.metrics.refusals.labels(error.code).inc()
-        if limit := _LIMIT.search(error.message):
-            self.metrics.limits.labels(limit[1].lower()).inc()
+        self.metrics.refusals[error.code,].inc()
+        limit = _LIMIT.search(error.message)
+        if limit and (name := limit[1].lower()) in Settings.model_fields:  # a message may quote what a client wrote
+            self.metrics.limits[name,].inc()
 
     @contextmanager
     def waits(self) -> Iterator[None]:
@@ -104,7 +106,7 @@ class Seen(Onlooker):
     @contextmanager
     def run(self, program: str) -> Iterator[None]:
         outcome, began = "client_gone", perf_counter()
-        running = self.metrics.running.labels(program)
+        running = self.metrics.running[program,]
         running.inc()
         try:
             with self.traces.span(f"run {program}", {"gemma3n.program": program}):
@@ -115,7 +117,7 @@ class Seen(Onlooker):
             raise
         finally:
             running.dec()
-            self.metrics.runs.labels(program, outcome).observe(perf_counter() - began)
+            self.metrics.runs[program, outcome].observe(perf_counter() - began)
 
     @contextmanager
     def call(self, program: str, name: str) -> Iterator[None]:
@@ -127,7 +129,7 @@ class Seen(Onlooker):
     def spent(self, program: str, usage: Usage, seconds: float, answer: str) -> None:
         for kind in ("prompt", "completion", "cached", "reasoning", "image", "audio"):
             if count := getattr(usage, f"{kind}_tokens"):
-                self.metrics.tokens.labels(program, kind).inc(count)
+                self.metrics.tokens[program, kind].inc(count)
                 setattr(self.usage, f"{kind}_tokens", getattr(self.usage, f"{kind}_tokens") + count)
         self.sound_seconds += seconds
         if self.keeps_content:
@@ -195,18 +197,18 @@ class Watch:
 
     def _count(self, seen: Seen) -> None:
         metrics = self._metrics
-        metrics.requests.labels(seen.route, seen.program, str(seen.status)).inc()
-        metrics.whole.labels(seen.route).observe(seen.seconds)
+        metrics.requests[seen.route, seen.program, str(seen.status)].inc()
+        metrics.whole[seen.route,].observe(seen.seconds)
         if seen.outcome == "client_gone":
             metrics.gone.inc()
         if seen.queue_seconds:
             metrics.queued.observe(seen.queue_seconds)
         if seen.first_seconds is not None:
-            metrics.first.labels(seen.program).observe(seen.first_seconds)
+            metrics.first[seen.program,].observe(seen.first_seconds)
         for gaps in seen.gaps.values():
             metrics.add_gaps(gaps.counts, gaps.seconds)
         for kind, count in (("image", seen.images), ("audio", seen.sounds)):
             if count:
-                metrics.media.labels(kind).inc(count)
+                metrics.media[kind,].inc(count)
         if seen.sound_seconds:
             metrics.sound.inc(seen.sound_seconds)
