@@ -55,7 +55,7 @@ class Metrics:
         self.refusals = Rows(Counter("gemma3n_errors", "Errors that clients were told of, also within a stream", ("code",), registry=own))
         self.gone = Counter("gemma3n_clients_gone", "Clients that left before their answer was whole", registry=own)
         self.limits = Rows(Counter("gemma3n_limits_hit", "Requests refused because of a limit, by the setting's name", ("limit",), registry=own))
-        self.tokens = Rows(Counter("gemma3n_tokens", "Tokens of engine calls; cached ones are part of the prompt's", ("program", "kind"), registry=own))
+        self.tokens = Rows(Counter("gemma3n_tokens", "Tokens of engine calls; the prompt has the cached ones too", ("program", "kind"), registry=own))
         self.media = Rows(Counter("gemma3n_media", "Pictures and sounds in requests", ("kind",), registry=own))
         self.sound = Counter("gemma3n_media_seconds", "Seconds of sound that were given or heard", registry=own)
         self.fetches = Rows(Counter("gemma3n_fetches", "Files fetched by URL", ("outcome",), registry=own))
