@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -26,6 +27,9 @@ fetched first."""
 
 _ASK_EVERY = 0.25
 _KILLED = 128 + 9
+_CRASHED = re.compile(r"Subprocess \S+ .*crashed with exit code (-?\d+)")
+_LAST_WORDS = 60
+"""Lines of a log in which an engine tells of what it dies."""
 
 
 class LocalEngine:
@@ -130,6 +134,9 @@ class LocalEngine:
 
     def _why(self) -> str:
         assert self._guard is not None
+        crashes = _CRASHED.findall("\n".join(last_lines(self.log, _LAST_WORDS)))  # SGLang then kills itself, all of it
+        if crashes and crashes[-1] != "-9":
+            return f"One of its processes crashed, with exit code {crashes[-1]}. "
         if self._guard.returncode == _KILLED:
             return "It was killed, most likely because this machine ran out of memory: the demo takes 3 GB. "
         return f"Its exit code was {self._guard.returncode}. "

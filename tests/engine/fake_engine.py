@@ -1,6 +1,6 @@
 """Plays an engine as a real process: `fake_engine.py PLAY … --port PORT …`. Also has a helper that left its session, as a daemon would.
 
-It serves until it is ended, answers requests too (`answer`), dies soon after (`short`), at once (`die`, `killed`), or never gets ready (`hang`).
+It serves until it is ended, answers requests too (`answer`), dies soon after (`short`), at once (`die`, `killed`, `crash`), or never gets ready (`hang`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def main(play: str, port: int) -> None:
     if play == "die":
         print("ValueError: no such weights", flush=True)
         sys.exit(3)
-    if play == "killed":
+    if play == "crash":
+        print("[2026-11-24 01:00:51] Subprocess scheduler_0 (pid=1) crashed with exit code -11. Triggering SIGQUIT for cleanup...", flush=True)
+    if play in ("killed", "crash"):
         os.kill(os.getpid(), signal.SIGKILL)
     if play == "hang":
         time.sleep(600)

@@ -62,6 +62,12 @@ def test_an_engine_that_is_killed_points_at_memory(make_venv: MakeVenv, progress
         fake(make_venv("killed"), progress).start()
 
 
+def test_an_engine_whose_worker_crashes_says_so_and_not_that_memory_ran_out(make_venv: MakeVenv, progress: Progress) -> None:
+    with pytest.raises(EngineUnavailable, match=r"One of its processes crashed, with exit code -11\.") as caught:
+        fake(make_venv("crash"), progress).start()
+    assert "out of memory" not in caught.value.message
+
+
 def test_an_engine_that_never_gets_ready_is_ended(make_venv: MakeVenv, progress: Progress, remains: Remains) -> None:
     with pytest.raises(EngineUnavailable, match="not ready within 1 s"):
         fake(make_venv("hang"), progress, loading_timeout=1).start()
