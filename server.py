@@ -180,7 +180,7 @@ async def health(request: Request) -> Response:
     try:
         if shell.closing.begun:
             raise ShuttingDown("The server is shutting down.")
-        return JSONResponse({"status": "ok", "engine": await shell.engine_name()})
+        return JSONResponse({"status": "ok", "engine": await shell.engine_name()} | shell.endpoint.client.standing)
     except (EngineError, ShuttingDown) as error:
         return JSONResponse({"status": "unavailable", "reason": error.message}, 503, error_headers(error))
 

@@ -24,12 +24,13 @@ from sglang.lang.ir import SglSamplingParams
 
 from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Image
+from gemma3n_sgl.engines import client_of
 from gemma3n_sgl.errors import EngineError, InvalidValue, ProgramError
 from gemma3n_sgl.forms import Constraint, json_schema
 from gemma3n_sgl.holdback import neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
 from gemma3n_sgl.relay import relay
-from gemma3n_sgl.transport import NONSENSE, Deadlines, EngineClient
+from gemma3n_sgl.transport import NONSENSE, Deadlines
 
 T = TypeVar("T")
 
@@ -41,7 +42,8 @@ INFO_TIMEOUT = 5.0
 
 
 class Gemma3nEndpoint(RuntimeEndpoint):
-    """An engine that serves Gemma 3n, at `base_url`. Making one asks nothing of the network, so the engine may still be starting."""
+    """An engine that serves Gemma 3n, at `base_url`, or several of them, separated by commas. Making one asks nothing of the network, so the
+    engine may still be starting."""
 
     def __init__(self, base_url: str, api_key: str = "", *, deadlines: Deadlines | None = None) -> None:
         BaseBackend.__init__(self)  # RuntimeEndpoint's own asks the engine for its model, which fails while that is loading
@@ -50,7 +52,7 @@ class Gemma3nEndpoint(RuntimeEndpoint):
         self.verify = None
         self.support_concate_and_append = False  # the engine has no such route; SGLang then joins the texts
         self.chat_template: ChatTemplate = TEMPLATE
-        self.client = EngineClient(base_url, api_key, deadlines)
+        self.client = client_of(base_url, api_key, deadlines)
         self._preferred: dict[str, Any] | None = None
         self._deterministic: bool | None = None
         self._failed: dict[int, tuple[Any, Exception]] = {}  # by the identity of a run's arguments, which its forks share

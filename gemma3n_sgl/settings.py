@@ -22,7 +22,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    runtime_url: str = Field("http://127.0.0.1:30000", description="the SGLang engine")
+    runtime_url: str = Field("http://127.0.0.1:30000", description="the SGLang engine; several of one model with commas between, or an sglang-router")
     runtime_api_key: str = Field("", repr=False, description="key the engine asks for, if it does")
     host: str = Field("127.0.0.1", description="address to serve on")
     port: int = Field(8000, ge=0, le=65535, description="port to serve on")
@@ -88,9 +88,10 @@ class Settings(BaseModel):
     @field_validator("runtime_url")
     @classmethod
     def _http(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("must be an http:// or https:// address, such as http://127.0.0.1:30000")
-        return value.rstrip("/")
+        urls = [url.strip().rstrip("/") for url in value.split(",")]
+        if not all(url.startswith(("http://", "https://")) for url in urls):
+            raise ValueError("must be an http:// or https:// address, such as http://127.0.0.1:30000, or several with commas between")
+        return ",".join(urls)
 
     @field_validator("image_urls")
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -50,6 +50,18 @@ class Deadlines:
     token: float = 30
 
 
+class Generation(Protocol):
+    """One generation: `open` it, take events with `next` until there are none, `release` it after a good end, and `close` it whatever came."""
+
+    async def open(self) -> None: ...
+
+    async def next(self) -> list[dict[str, Any]]: ...
+
+    def release(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class EngineClient:
     """Talks to one engine, from any number of event loops (each has a pool of connections of its own).
 
@@ -63,6 +75,11 @@ class EngineClient:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
         self._lengths: WeakKeyDictionary[asyncio.AbstractEventLoop, Lengths] = WeakKeyDictionary()
+
+    @property
+    def standing(self) -> dict[str, Any]:
+        """What is to be told of engines, where there are several."""
+        return {}
 
     def lengths(self) -> Lengths:
         """The gate for clips, of the running loop."""
@@ -135,8 +152,8 @@ class EngineClient:
             raise EngineError(NONSENSE) from None
         return answers
 
-    def stream(self, body: dict[str, Any]) -> EngineStream:
-        """A generation: `async with client.stream(body) as events: while batch := await events.next(): …`."""
+    def stream(self, body: dict[str, Any]) -> Generation:
+        """A generation, not begun yet."""
         return EngineStream(self, body)
 
 

@@ -20,6 +20,7 @@ FLOORS = [
     {"settings", "engine", "transport", "program", "sampling", "calling", "forms", "subtitles"},
     {"media", "relay"},
     {"language"},
+    {"engines"},
     {"endpoint", "condensing"},
     {"executor"},
     {"running", "transcript", "asking", "notebook"},
