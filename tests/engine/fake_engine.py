@@ -1,6 +1,7 @@
 """Plays an engine as a real process: `fake_engine.py PLAY … --port PORT …`. Also has a helper that left its session, as a daemon would.
 
-It serves until it is ended, answers requests too (`answer`), dies soon after (`short`), at once (`die`, `killed`, `crash`), or never gets ready (`hang`).
+It serves until it is ended, answers requests too (`answer`), dies soon after (`short`) or at once (`die`, `killed`, `crash`), or gets never
+ready (`hang`).
 """
 
 from __future__ import annotations
