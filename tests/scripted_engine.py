@@ -39,7 +39,7 @@ EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf
 
 
 class ScriptedEngine:
-    """Runs in a thread between `start` and `stop`. `requests` holds every body sent to /generate, `paths` every path asked for;
+    """Runs in a thread between `start` and `stop`. `requests` holds every body sent to /generate, `paths` every path asked for, `heads` the headers;
     `open` and `cut` count the generations going on and those whose client left; `loading` makes it answer 503, and `at_pages` is the fault that
     happens where it is asked for a page whose path holds `faulty`."""
 
@@ -52,6 +52,7 @@ class ScriptedEngine:
         self.faulty = ""
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.heads: list[str] = []
         self.open = self.cut = self.connections = 0
         self._port = port
         self._loop = asyncio.new_event_loop()
@@ -65,6 +66,7 @@ class ScriptedEngine:
         self.info = dict(MODEL_INFO)
         self.requests.clear()
         self.paths.clear()
+        self.heads.clear()
 
     @property
     def url(self) -> str:
@@ -120,6 +122,7 @@ class ScriptedEngine:
                     length = re.search(r"(?i)content-length: *(\d+)", head)
                     body = await reader.readexactly(int(length[1])) if length else b""
                     self.paths.append(path := head.split()[1])
+                    self.heads.append(head)
                     if path == "/generate" and not self.loading:
                         await self._until_left(json.loads(body), reader, writer)
                     elif self.at_pages is not None and self.faulty in path:

@@ -38,7 +38,7 @@ class Spans(Traces):
     @contextmanager
     def request(self, name: str, headers: Mapping[str, str]) -> Iterator[Note]:
         parent = self._propagator.extract({key: headers[key] for key in ("traceparent", "tracestate") if key in headers})
-        with self._tracer.start_as_current_span(name, parent, SpanKind.SERVER) as span:
+        with self._tracer.start_as_current_span(name, parent, SpanKind.SERVER, record_exception=False) as span:
             yield lambda attributes: span.set_attributes({key: value for key, value in attributes.items() if value != ""})
 
     @contextmanager
