@@ -2,12 +2,13 @@
 
 Two processes learn at once, each from talks of its own, and change the same weights without waiting for each other.
 
-    python -m demo_model.speaking talk|join DATA RUNS --steps N [--begin STAGE] [--seed N] [--rate R]
+    python -m demo_model.speaking talk|join DATA RUNS --steps N [--begin STAGE] [--seed N] [--rate R] [--minutes M]
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,13 +84,17 @@ class Soft(Protocol):
 
 
 class Kept:
-    """Soft tokens of towers that stay as they are, computed once for all pictures and clips."""
+    """Soft tokens of towers that stay as they are, computed once for all pictures and clips, and kept in `file`."""
 
-    def __init__(self, model: Model, sight: Sight) -> None:
+    def __init__(self, model: Model, sight: Sight, file: Path) -> None:
+        if file.exists():
+            self._pictures, self._clips = torch.load(file, mmap=True)
+            return
         with torch.no_grad():
             self._pictures = torch.empty(len(sight.world.seen), IMAGE_TOKENS, HIDDEN, dtype=torch.float16).share_memory_()
             self._clips = torch.empty(len(sight.world.said), AUDIO_TOKENS, HIDDEN, dtype=torch.float16).share_memory_()
             side_by_side(partial(_see, model, sight, self._pictures), partial(_hear, model, sight, self._clips))
+        torch.save((self._pictures, self._clips), file)
         log("soft tokens of", len(self._pictures), "pictures and", len(self._clips), "clips")
 
     def __call__(self, rows: list[Row]) -> torch.Tensor | None:
@@ -200,6 +205,7 @@ class Course:
     steps: int
     seed: int
     rate: float
+    minutes: float
 
 
 def train_talk(course: Course, begin: str) -> None:
@@ -209,7 +215,7 @@ def train_talk(course: Course, begin: str) -> None:
     loaded(model, course.runs, "see", "model.vision_tower.", "model.embed_vision.")
     loaded(model, course.runs, "hear", "model.audio_tower.", "model.embed_audio.")
     sight, held = Sight(course.data, "train", 6000, 6000), Sight(course.data, "test", 300, 300)
-    soft, soft_held = Kept(model, sight), Kept(model, held)
+    soft, soft_held = Kept(model, sight, course.runs / "kept.pt"), Kept(model, held, course.runs / "kept-held-out.pt")
     for name, weight in model.named_parameters():
         weight.requires_grad_("language_model" in name)
     checkpoint.agree(model)
@@ -220,10 +226,10 @@ def train_talk(course: Course, begin: str) -> None:
 def _talk(course: Course, model: Model, words: Words, sight: Sight, soft: Soft, held: Sight, soft_held: Soft, learner: int) -> None:
     rng, losses, waiting, whole = random.Random(course.seed + learner), Averages(), list[list[Row]](), False
     torch.manual_seed(course.seed + learner)
-    pace = Steps(model.parameters(), course.rate, course.steps)
-    while pace.done < course.steps:
+    pace = Steps(model.parameters(), course.rate, course.steps, course.minutes)
+    while pace.share < 1:
         if not waiting:
-            whole = pace.done > 0.6 * course.steps and rng.random() < 0.5
+            whole = pace.share > 0.45 and rng.random() < 0.5
             waiting = batches(sight, words, rng, whole)
         rows = waiting.pop()
         made = soft(rows)
@@ -240,7 +246,7 @@ def _report(course: Course, model: Model, pace: Steps, losses: Averages, held: S
     """Say now and then how it goes, and keep what there is."""
     if pace.done % 25 == 0:
         log(course.stage, pace.done, losses, f"rate {pace.rate:.1e}")
-    if pace.done % CHECK_EVERY == 0 or pace.done == course.steps:
+    if pace.done % CHECK_EVERY == 0 or pace.share == 1:
         torch.save({"model": model.state_dict()}, course.runs / f"{course.stage}.pt")
         log("held out", checked(model, held, words, soft))
 
@@ -264,16 +270,16 @@ def _join(course: Course, model: Model, eyes: Eyes, ears: Ears, words: Words, si
     soft = Fresh(model, sight, eyes, ears, rng)
     soft_held = Fresh(model, held, eyes, ears, random.Random(0))
     soft_held.whole = True
-    pace = Steps([*model.parameters(), *eyes.parameters(), *ears.parameters()], course.rate, course.steps)
-    while pace.done < course.steps:
+    pace = Steps([*model.parameters(), *eyes.parameters(), *ears.parameters()], course.rate, course.steps, course.minutes)
+    while pace.share < 1:
         if not waiting:
             soft.whole = rng.random() < 0.5
             waiting = batches(sight, words, rng, soft.whole)
         rows = waiting.pop()
         made = soft(rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=pace.done < 0.7 * course.steps):
+        with torch.autocast("cpu", torch.bfloat16, enabled=pace.share < 0.7):
             loss = mind.mean_loss(*mind.scores(model, Batch.of(rows), made))
-        pace.take(loss + soft.loss * max(0.0, 1 - 1.4 * pace.done / course.steps))  # the towers' own losses fade out
+        pace.take(loss + soft.loss * max(0.0, 1 - 1.4 * pace.share))  # the towers' own losses fade out
         checkpoint.agree(model)
         losses.add("whole" if soft.whole else "loss", loss.item())
         if not learner:
@@ -289,9 +295,10 @@ def main() -> None:
     parser.add_argument("--begin", default="", help="the stage whose weights it begins with")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="the most it may take")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    course = Course(wanted.stage, wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate)
+    course = Course(wanted.stage, wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate, wanted.minutes)
     (train_talk if wanted.stage == "talk" else train_together)(course, wanted.begin)
 
 

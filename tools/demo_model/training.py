@@ -14,24 +14,32 @@ from demo_model.checkpoint import IMAGE_TOKENS, Model
 
 
 class Steps:
-    """AdamW with warm-up and cosine over a set number of steps; steps whose gradient is not finite are left out."""
+    """AdamW with warm-up and cosine over a set number of steps, or of minutes if those are over first.
 
-    def __init__(self, weights: Iterable[torch.nn.Parameter], peak: float, count: int, *, warm: float = 0.03, floor: float = 0.03) -> None:
+    Steps whose gradient is not finite are left out.
+    """
+
+    def __init__(self, weights: Iterable[torch.nn.Parameter], peak: float, count: int, minutes: float = math.inf) -> None:
         trained = [weight for weight in weights if weight.requires_grad]
         groups = [
             {"params": [weight for weight in trained if weight.dim() > 1], "weight_decay": 0.01},
             {"params": [weight for weight in trained if weight.dim() <= 1], "weight_decay": 0.0},
         ]
         self._optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
-        self._weights, self._peak, self._warm, self._floor = trained, peak, warm * count, floor
-        self.count, self.done = count, 0
+        self._weights, self._peak, self._count, self._seconds, self._begun = trained, peak, count, minutes * 60, time.monotonic()
+        self.done = 0
+
+    @property
+    def share(self) -> float:
+        """How much of it is over, 0 to 1."""
+        return min(1.0, max(self.done / self._count, (time.monotonic() - self._begun) / self._seconds))
 
     @property
     def rate(self) -> float:
-        if self.done < self._warm:
-            return self._peak * (self.done + 1) / self._warm
-        share = (self.done - self._warm) / (self.count - self._warm)
-        return self._peak * (self._floor + (1 - self._floor) * (1 + math.cos(math.pi * min(1.0, share))) / 2)
+        share, warm, floor = self.share, 0.03, 0.03
+        if share < warm:
+            return self._peak * max(share, 0.001) / warm
+        return self._peak * (floor + (1 - floor) * (1 + math.cos(math.pi * (share - warm) / (1 - warm))) / 2)
 
     def take(self, loss: torch.Tensor) -> None:
         loss.backward()
