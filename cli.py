@@ -133,10 +133,12 @@ def serve(
     """Serve the programs as OpenAI models."""
     from gemma3n_sgl.registry import Registry
     from gemma3n_sgl.serving.closing import Closing
+    from gemma3n_sgl.serving.logs import set_up
     from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
     from server import create_app
 
     settings = settings_of(host=host, port=port, programs=programs, runtime_url=runtime_url)
+    set_up(settings)
     with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine_beside(engine_port if with_engine else None) as beside:
         settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url})
         registry = Registry.discover(settings.programs)

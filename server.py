@@ -69,7 +69,9 @@ def create_app(
     registry = registry or Registry.discover(settings.programs)
     for problem in registry.problems:
         log.warning("program left out: %s", problem)
-    shell = Shell(settings, endpoint_of(settings), registry, Reader(settings, fetch), int(time.time()), closing or Closing())
+    metrics = Metrics()
+    reader = Reader(settings, fetch, lambda outcome: metrics.fetches[outcome,].inc())
+    shell = Shell(settings, endpoint_of(settings), registry, reader, int(time.time()), closing or Closing())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -98,7 +100,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.shell = shell
-    app.state.metrics = metrics = Metrics()
+    app.state.metrics = metrics
     shell.endpoint.client.carried = traces.headers
     routes = [route.path for route in app.routes if isinstance(route, Route)]
     return Watch(guarded(app, shell), routes, metrics, traces, logs.tell, keeps_content=settings.log_content)

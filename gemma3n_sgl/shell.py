@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.serving.doors import LEASE, Lease
 from gemma3n_sgl.serving.exchange import Exchange
+from gemma3n_sgl.serving.metrics import GAPS, no_gaps
 from gemma3n_sgl.serving.watching import Seen, seen
 from gemma3n_sgl.settings import Settings
 
@@ -141,7 +143,7 @@ class Shell:
             async with aclosing(running.side_by_side(runs) if len(runs) > 1 else _only(runs[0])) as saying:
                 events = self.closing.told_in(saying)
                 first = await anext(events)  # so that what fails before it still has its own status
-                coming = _from(first, events, sight)
+                coming = _from(first, events, sight, alone=len(runs) == 1)
                 if not stream:
                     said: list[list[Event]] = [[] for _ in runs]
                     async for index, event in coming:
@@ -165,18 +167,18 @@ async def _only(events: AsyncGenerator[Event]) -> AsyncGenerator[Numbered]:
             yield 0, event
 
 
-async def _from(first: Numbered, rest: AsyncIterator[Numbered], sight: Seen) -> AsyncIterator[Numbered]:
-    """All events, and the times between the pieces of the answers seen."""
-    sight.begins(first[0])
+async def _from(first: Numbered, rest: AsyncIterator[Numbered], sight: Seen, *, alone: bool) -> AsyncIterator[Numbered]:
+    """All events. Seen are the times between the pieces of an answer that comes `alone`, and an error that ends them."""
+    sight.begins()
     yield first
-    gaps = sight.gaps
+    gaps = sight.gaps if alone else no_gaps()
+    began = last = perf_counter()
     try:
         async for event in rest:
             if type(event[1]) is Delta:
-                if event[0] in gaps:
-                    gaps[event[0]].piece(perf_counter())
-                else:
-                    sight.begins(event[0])
+                now = perf_counter()
+                gaps[bisect_left(GAPS, now - last)] += 1
+                last = now
             yield event
     except Gemma3nError as error:
         sight.fails(error)
@@ -184,3 +186,5 @@ async def _from(first: Numbered, rest: AsyncIterator[Numbered], sight: Seen) -> 
     except Exception:
         sight.fails(bug())
         raise
+    finally:
+        sight.gap_seconds = last - began if alone else 0

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from scripted_engine import Die, Hang, Reply, ScriptedEngine
 from serving import Served, one_for_all, serving, until
 
-from gemma3n_sgl.serving.metrics import GAPS, MOST_STEPS, Gaps, Metrics
+from gemma3n_sgl.errors import FetchError
+from gemma3n_sgl.serving.metrics import GAPS, MOST_STEPS, Metrics, no_gaps
 from gemma3n_sgl.settings import Settings
 
 MEDIA = Path(__file__).parent / "media"
@@ -107,6 +109,19 @@ def test_a_limit_that_is_hit_is_counted_by_the_name_of_its_setting(served: Serve
     assert grown("limits_hit_total", limit="max_body_mb") == 1
 
 
+def test_files_that_are_fetched_are_counted_by_what_came_of_it(scripted: ScriptedEngine):
+    async def fetch(url: str) -> bytes:
+        if "missing" in url:
+            raise FetchError("It is not there.")
+        return (MEDIA / "red-circle.png").read_bytes()
+
+    with serving(Settings(runtime_url=scripted.url), fetch=fetch) as served:
+        grown = Growth(served)
+        for name in ("here", "here", "missing"):
+            served.ask([{"type": "image_url", "image_url": {"url": f"https://a.example/{name}.png"}}])  # type: ignore[arg-type]
+        assert (grown("fetches_total", outcome="ok"), grown("fetches_total", outcome="media_fetch_failed")) == (2, 1)
+
+
 def test_strangers_make_no_labels(served: Served):
     """Whatever models, routes and methods are made up, there are as many rows as before."""
     served.ask(model="made-up")
@@ -135,21 +150,13 @@ def test_a_program_that_counts_its_steps_makes_one_row_and_never_more_than_are_b
 
 
 def test_gaps_added_at_once_make_the_histogram_that_each_by_itself_would_make():
-    single, many, gaps = Metrics(), Metrics(), Gaps()
-    now = 0.0
+    single, at_once, gaps = Metrics(), Metrics(), no_gaps()
     for gap in (0.001, *GAPS[:-1], 0.05, 99.0):
-        now += gap
-        gaps.piece(now)
-    gap_seconds = [0.001, *GAPS[:-1], 0.05, 99.0]
-    for gap in gap_seconds:
         single.gaps.observe(gap)
-    exact = Gaps()
-    for gap in gap_seconds:
-        exact.last = 0.0
-        exact.piece(gap)
-    many.add_gaps(exact.counts, exact.seconds)
-    rows = [re.findall(r"^gemma3n_token_gap_seconds_(?!created).*", each.text().decode(), re.MULTILINE) for each in (single, many)]
-    assert len(rows[0]) == len(GAPS) + 2 and rows[0] == rows[1] and sum(gaps.counts) == len(gap_seconds)
+        gaps[bisect_left(GAPS, gap)] += 1
+    at_once.add_gaps(gaps, sum((0.001, *GAPS[:-1], 0.05, 99.0)))
+    rows = [re.findall(r"^gemma3n_token_gap_seconds_(?!created).*", each.text().decode(), re.MULTILINE) for each in (single, at_once)]
+    assert len(rows[0]) == len(GAPS) + 2 and rows[0] == rows[1]
 
 
 def test_the_engine_is_up_while_it_answers(scripted: ScriptedEngine, served: Served):

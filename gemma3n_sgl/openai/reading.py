@@ -25,10 +25,11 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads messages within the settings' limits. `fetch` is what gets a URL (None: as the settings say)."""
+    """Reads messages within the settings' limits. `fetch` is what gets a URL (None: as the settings say); `fetched` is told what came of it."""
 
     settings: Settings
     fetch: Fetch | None = None
+    fetched: Callable[[str], object] = str
 
     async def read(self, messages: list[Message]) -> Conversation:
         """The conversation the messages hold. Errors name the part they are about as `param`."""
@@ -66,14 +67,24 @@ class Reader:
         if value[:5].lower() == "data:":
             return await in_pool(lambda: data_uri(value, limits=limits))
         if value[:7].lower() == "http://" or value[:8].lower() == "https://":
-            if self.fetch is not None:
-                return await self.fetch(value)
-            if self.settings.image_urls == ("off",):
-                raise FetchError("This server fetches no URLs. Send the file itself, as a data URI.")
-            return await fetch(value, limits=limits)
+            return await self._fetch(value, limits)
         if kind == "audio":
             return await in_pool(lambda: base64_bytes(value, limits=limits))
         raise InvalidValue("A picture is a data URI (data:image/png;base64,…) or an http(s) URL.")
+
+    async def _fetch(self, url: str, limits: Limits) -> bytes:
+        outcome = "cancelled"
+        try:
+            if self.fetch is None and self.settings.image_urls == ("off",):
+                raise FetchError("This server fetches no URLs. Send the file itself, as a data URI.")
+            data = await (fetch(url, limits=limits) if self.fetch is None else self.fetch(url))
+            outcome = "ok"
+            return data
+        except Gemma3nError as error:
+            outcome = error.code
+            raise
+        finally:
+            self.fetched(outcome)
 
 
 class _Parts:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -103,16 +102,6 @@ class Metrics:
         return generate_latest(shared)
 
 
-class Gaps:
-    """The gaps between the pieces of one stream, counted at a cost that a token hardly feels."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * len(GAPS)
-        self.seconds = 0.0
-        self.last = 0.0
-
-    def piece(self, now: float) -> None:
-        gap = now - self.last
-        self.last = now
-        self.seconds += gap
-        self.counts[bisect_left(GAPS, gap)] += 1
+def no_gaps() -> list[int]:
+    """How many gaps fell under each of GAPS, to begin with."""
+    return [0] * len(GAPS)

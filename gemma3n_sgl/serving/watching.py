@@ -16,7 +16,7 @@ from gemma3n_sgl.conversation import Audio, Conversation, Image, Recording
 from gemma3n_sgl.errors import Gemma3nError
 from gemma3n_sgl.events import Usage
 from gemma3n_sgl.running import Onlooker
-from gemma3n_sgl.serving.metrics import Gaps, Metrics
+from gemma3n_sgl.serving.metrics import Metrics, no_gaps
 from gemma3n_sgl.serving.traces import NO_TRACES, Traces
 from gemma3n_sgl.settings import Settings
 
@@ -51,7 +51,8 @@ class Seen(Onlooker):
     queue_seconds: float = 0.0
     first_seconds: float | None = None
     seconds: float = 0.0
-    gaps: dict[int, Gaps] = field(default_factory=dict, repr=False)
+    gaps: list[int] = field(default_factory=no_gaps, repr=False)
+    gap_seconds: float = 0.0
     prompt: str = field(default="", repr=False)
     answers: list[str] = field(default_factory=list, repr=False)
 
@@ -74,13 +75,9 @@ class Seen(Onlooker):
         if self.keeps_content:
             self.prompt = "\n".join([conversation.system, *(str(part) for turn in conversation.turns for part in turn.parts)]).strip()
 
-    def begins(self, index: int) -> None:
-        """Run `index` says its first."""
-        now = perf_counter()
-        if self.first_seconds is None:
-            self.first_seconds = now - self.began
-        gaps = self.gaps[index] = Gaps()
-        gaps.last = now
+    def begins(self) -> None:
+        """It says its first."""
+        self.first_seconds = perf_counter() - self.began
 
     def fails(self, error: Gemma3nError) -> None:
         """The client is told of `error`. It hit a limit where the message names one."""
@@ -205,8 +202,8 @@ class Watch:
             metrics.queued.observe(seen.queue_seconds)
         if seen.first_seconds is not None:
             metrics.first[seen.program,].observe(seen.first_seconds)
-        for gaps in seen.gaps.values():
-            metrics.add_gaps(gaps.counts, gaps.seconds)
+        if seen.gap_seconds:
+            metrics.add_gaps(seen.gaps, seen.gap_seconds)
         for kind, count in (("image", seen.images), ("audio", seen.sounds)):
             if count:
                 metrics.media[kind,].inc(count)

@@ -21,7 +21,6 @@ from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.serving.connection import config_of
 from gemma3n_sgl.serving.ending import Server
-from gemma3n_sgl.serving.logs import set_up
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.terminal.showing import say
 
@@ -66,8 +65,7 @@ def engine_beside(port: int | None) -> Iterator[str | None]:
 def serve_on(reserved: socket.socket, app: ASGIApp, settings: Settings, registry: Registry, closing: Closing) -> None:
     """Serve until SIGTERM, or SIGINT, which is then raised again."""
     _allow_files()
-    set_up(settings)
-    server = _Server(config_of(app, settings, loop="uvloop"), closing, settings)
+    server = _Server(config_of(app, settings, loop="uvloop", log_config=None), closing, settings)
     server.tell_start = lambda: _tell_start(reserved, settings, registry)
     server.run(sockets=[reserved])
 
