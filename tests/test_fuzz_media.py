@@ -177,6 +177,7 @@ def tried(seed: int, count: int, keep: Path | None = None) -> tuple[Counter[tupl
     return outcomes, wrong, died
 
 
+@pytest.mark.slow
 def test_whole_files_of_every_format_are_taken():
     """Else nothing is tried of a format below."""
     refused = {name: opened(name, data) for name, data in (pictures() | sounds()).items()}

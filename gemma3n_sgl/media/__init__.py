@@ -2,9 +2,8 @@
 
 from gemma3n_sgl.media.audio import one_clip, open_audio, open_recording, open_sound
 from gemma3n_sgl.media.cutting import Clip, Damage, batches, clips
-from gemma3n_sgl.media.decoding import decode
+from gemma3n_sgl.media.decoding import decode, playing_time
 from gemma3n_sgl.media.fetch import fetch
-from gemma3n_sgl.media.frames import playing_time
 from gemma3n_sgl.media.images import open_image, tiles
 from gemma3n_sgl.media.inline import base64_bytes, data_uri
 from gemma3n_sgl.media.limits import Limits

@@ -44,7 +44,7 @@ def pcm_of(recording: Recording, *, enough: float = math.inf) -> bytes:
     """
     limit = _limit(recording)
     pcm = bytearray()
-    for piece in guarded(_pieces(recording)):
+    for piece in _pieces(recording):
         if isinstance(piece, Gap):
             if piece.ends:
                 raise MediaError(_broken_off(len(pcm) / BYTES_PER_SECOND, piece))
@@ -71,7 +71,7 @@ def blocks(sound: Recording | Audio) -> Iterator[bytes | Gap]:
         return
     limit, seconds = _limit(sound), 0.0
     block = bytearray()
-    for piece in guarded(_pieces(sound)):
+    for piece in _pieces(sound):
         seconds += _seconds(piece)
         if seconds > limit:
             raise too_long(limit)
@@ -98,11 +98,19 @@ def _seconds(piece: bytes | Gap) -> float:
 def exceeds(recording: Recording, seconds: float) -> bool:
     """Whether the packets of a recording last longer than this, without decoding them."""
     total = 0.0
-    for piece in guarded(_lengths(recording)):
+    for piece in _lengths(recording):
         total += piece
         if total > seconds:
             return True
     return False
+
+
+def playing_time(recording: Recording) -> float | None:
+    """Seconds, as the packets tell without being decoded; None where they don't."""
+    try:
+        return sum(_lengths(recording)) or None
+    except MediaError:
+        return None
 
 
 def too_long(limit: float) -> TooLarge:
@@ -130,7 +138,7 @@ def guarded(values: Iterator[T]) -> Iterator[T]:
 def _pieces(recording: Recording) -> Iterator[bytes | Gap]:
     """Samples, and gaps; by a process apart if the recording asks for one."""
     if not isinstance(recording.apart, Apart):
-        yield from pieces(recording)
+        yield from guarded(pieces(recording))
         return
     for said, pcm in each("pieces", recording.apart, *_asked(recording)):
         yield Gap(*said["gap"]) if "gap" in said else pcm
@@ -138,7 +146,7 @@ def _pieces(recording: Recording) -> Iterator[bytes | Gap]:
 
 def _lengths(recording: Recording) -> Iterator[float]:
     if not isinstance(recording.apart, Apart):
-        yield from lengths(recording)
+        yield from guarded(lengths(recording))
         return
     for said, _ in each("lengths", recording.apart, *_asked(recording)):
         yield said["seconds"]

@@ -96,14 +96,6 @@ def lengths(recording: Recording) -> Iterator[float]:
                 yield seconds
 
 
-def playing_time(recording: Recording) -> float | None:
-    """Seconds, as the packets tell without being decoded; None where they don't."""
-    try:
-        return sum(lengths(recording)) or None
-    except (MediaError, av.error.FFmpegError):
-        return None
-
-
 @contextmanager
 def _opened(recording: Recording) -> Iterator[tuple[InputContainer, AudioStream, str]]:
     """The container, its first audio stream and the demuxer's name. The file is opened by us, so that its name is never read as a URL."""
