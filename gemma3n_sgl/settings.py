@@ -67,7 +67,7 @@ class Settings(BaseModel):
     header_timeout: Seconds = Field(20, description="time for the head of a request, s")
     body_timeout: Seconds = Field(30, description="time for the body of a request, and a second more for each 50 kB of it, s")
     send_timeout: Seconds = Field(30, description="time for which a client may stop reading its answer, s")
-    shutdown_delay: Annotated[float, Field(ge=0)] = Field(0.0, description="time after SIGTERM in which /health says 503 and all is still answered, s")
+    shutdown_delay: Annotated[float, Field(ge=0)] = Field(0.0, description="time after SIGTERM in which /health says 503 and all else goes on, s")
     shutdown_timeout: Seconds = Field(30, description="time after SIGTERM for answers under way, s")
     log_format: Literal["text", "json"] = Field("text", description="lines of the log: `text` or `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least that is logged: `debug`, `info`, `warning`, `error`")

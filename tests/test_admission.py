@@ -212,16 +212,22 @@ def test_who_waits_comes_in_when_somebody_leaves_with_all_that_was_sent_meanwhil
 @pytest.mark.parametrize("whole", [True, False], ids=["its request sent", "in the middle of its request"])
 def test_who_leaves_while_it_waits_is_not_run(scripted: ScriptedEngine, whole: bool):
     scripted.script = LONG
-    with serving(Settings(runtime_url=scripted.url, max_runs=1)) as served:
+    with serving(Settings(runtime_url=scripted.url, max_runs=1, max_queue=1)) as served, ThreadPoolExecutor(1) as pool:
         with under_way(served, 1):
             body = json.dumps({"model": "gemma-3n", "messages": [{"role": "user", "content": "Hi."}]}).encode()
             with socket.create_connection(("127.0.0.1", served.port)) as client:
                 client.sendall(b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % (CHAT.encode(), len(body) + (not whole)) + body)
                 time.sleep(0.1)
+                assert served.ask().status_code == 503, "the queue is full"
+            time.sleep(0.1)
+            other = pool.submit(served.ask)
+            time.sleep(0.1)
+            assert other.done() is not whole, "who is seen to leave makes room at once; in the middle of its request it can't be seen"
             scripted.script = Reply("Hello.")
+        assert other.result(5).status_code == (200 if whole else 503)
         until(lambda: scripted.open == 0, 2)
         assert served.ask().status_code == 200
-        assert len(scripted.requests) == 2
+        assert len(scripted.requests) == (3 if whole else 2)
 
 
 @pytest.mark.slow

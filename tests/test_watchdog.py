@@ -34,7 +34,8 @@ def stubborn(s, question: str):
     """Count for ever, and let nobody say no."""
     while True:
         try:
-            sum(range(100))
+            while True:
+                sum(range(100))
         except Exception:
             continue
 
