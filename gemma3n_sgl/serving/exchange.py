@@ -76,7 +76,7 @@ class Exchange(Response):
         self._closing.watch(work)
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.cancelled():
+            if work.cancelled() and self._closing.over:
                 await gone  # nothing can be told to one who does not read: the connection is cut next
             elif work.done():
                 with suppress(ClientDisconnect, OSError):
