@@ -29,8 +29,9 @@ from gemma3n_sgl.errors import EngineError, InvalidValue, ProgramError
 from gemma3n_sgl.forms import Constraint, json_schema
 from gemma3n_sgl.holdback import neutralise
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN, TEMPLATE
+from gemma3n_sgl.refusals import NONSENSE
 from gemma3n_sgl.relay import relay
-from gemma3n_sgl.transport import NONSENSE, Deadlines
+from gemma3n_sgl.transport import Deadlines
 
 T = TypeVar("T")
 

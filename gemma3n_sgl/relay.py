@@ -9,7 +9,8 @@ from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.errors import EngineError
 from gemma3n_sgl.events import Token
 from gemma3n_sgl.holdback import ZERO_WIDTH_SPACE, Holdback
-from gemma3n_sgl.transport import NONSENSE, EngineClient, check_finish
+from gemma3n_sgl.refusals import NONSENSE, check_finish
+from gemma3n_sgl.transport import EngineClient
 
 
 def relay(

@@ -13,25 +13,14 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import aiohttp
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from gemma3n_sgl.bridge import background, on_background
-from gemma3n_sgl.errors import (
-    ContextLengthExceeded,
-    EngineError,
-    EngineTimeout,
-    EngineUnavailable,
-    Gemma3nError,
-    InvalidValue,
-    Overloaded,
-)
+from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable
 from gemma3n_sgl.lengths import LINGERS, Lengths
+from gemma3n_sgl.refusals import BROKEN_OFF, NONSENSE, check_finish, parsed, refusal, told
 
 UNREACHABLE = "The engine can't be reached; it may still be loading. Try again in a few seconds."
-BROKEN_OFF = "The engine broke off in the middle of the answer. Try again."
-NONSENSE = "The engine answered something that is no answer. Try again; if it goes on, look at the engine's log."
-_TOO_LONG = ("longer than the model's context length", "maximum context length", "exceeds the maximum allowed length")
-_COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "image_tokens", "audio_tokens")
 _EVENT = b"data: "
 _EVENT_END = b"\n\n"
 _READ_BUFFER = 2**20
@@ -118,14 +107,14 @@ class EngineClient:
             async with asyncio.timeout(timeout), self._request(method, path, body) as response:
                 data = await _whole(response)
                 if response.status != 200:
-                    raise _refusal(response.status, data)
+                    raise refusal(response.status, data)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise EngineUnavailable(UNREACHABLE) from None
         except TimeoutError:
             raise EngineTimeout(f"The engine did not answer within {timeout:g} s. Try again later.") from None
         except aiohttp.ClientError:
             raise EngineError(BROKEN_OFF) from None
-        return _parse(data, (dict, list)) if response.content_type == "application/json" else None
+        return parsed(data, (dict, list)) if response.content_type == "application/json" else None
 
     def _request(self, method: str, path: str, body: Any, carried: dict[str, str] | None = None) -> Any:
         data = None if body is None else to_json(body)
@@ -186,7 +175,7 @@ class EngineStream:
             async with asyncio.timeout(self._limit):
                 self._response = response = await self._client._request("POST", "/generate", self._body, self._carried)
                 if response.status != 200:
-                    raise _refusal(response.status, await _whole(response))
+                    raise refusal(response.status, await _whole(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise EngineUnavailable(UNREACHABLE) from None
         except TimeoutError:
@@ -240,9 +229,9 @@ class EngineStream:
             if line == b"data: [DONE]":
                 self.done = True
                 break
-            event = _parse(line[len(_EVENT) :])
+            event = parsed(line[len(_EVENT) :])
             if "error" in event:
-                raise _told(event["error"])
+                raise told(event["error"])
             events.append(event)
         return events
 
@@ -282,63 +271,3 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > _LONGEST:
             raise EngineError(NONSENSE)
     return bytes(body)
-
-
-def _parse(data: bytes, expected: Any = dict) -> Any:
-    try:
-        value = from_json(data, allow_inf_nan=False)
-    except ValueError:
-        raise EngineError(NONSENSE) from None
-    if not isinstance(value, expected):
-        raise EngineError(NONSENSE)
-    return value
-
-
-def _refusal(status: int, body: bytes) -> Gemma3nError:
-    """What an answer that is not 200 means. The engine has five shapes for it; all hold a message or nothing."""
-    try:
-        value = from_json(body)
-    except ValueError:
-        value = {}
-    found = value.get("error", value) if isinstance(value, dict) else {}
-    message = found.get("message") if isinstance(found, dict) else found
-    return _engine_refusal(status, message if isinstance(message, str) else "")
-
-
-def _told(error: Any) -> Gemma3nError:
-    """What an error inside a stream means, where HTTP has said 200 already."""
-    if not isinstance(error, dict):
-        return EngineError(NONSENSE)
-    status = error.get("code")
-    return _engine_refusal(status if isinstance(status, int) else 500, str(error.get("message", "")))
-
-
-def check_finish(meta: dict[str, Any]) -> None:
-    """Raise what the last `meta_info` of a generation says against it: that it was aborted, or nothing, where it should tell how it ended."""
-    reason = meta.get("finish_reason")
-    if not isinstance(reason, dict):
-        raise EngineError(BROKEN_OFF)
-    if reason.get("type") == "abort":
-        status = reason.get("status_code")
-        raise _engine_refusal(status if isinstance(status, int) else 500, str(reason.get("message", "")))
-    if not all(isinstance(meta.get(name) or 0, int) for name in _COUNTS):
-        raise EngineError(NONSENSE)
-
-
-def _engine_refusal(status: int, message: str) -> Gemma3nError:
-    """An engine's status and words as our error; its words are passed on only where they speak of lengths and limits."""
-    if any(mark in message for mark in _TOO_LONG):
-        return ContextLengthExceeded(message, param="messages")
-    if status in (401, 403):
-        return EngineError("The engine refuses our key. Set GEMMA3N_RUNTIME_API_KEY to the key it was started with.")
-    if status in (404, 405) or 300 <= status < 400:
-        return EngineError("What answers at the engine's address is no SGLang engine. Set GEMMA3N_RUNTIME_URL to the engine's own.")
-    if status == 429:
-        return Overloaded("The engine has too much to do. Try again in a moment.")
-    if status == 503:
-        return EngineUnavailable("The engine takes no requests now; it may be loading or overloaded. Try again in a few seconds.")
-    if 400 <= status < 500 and "grammar" in message:
-        return InvalidValue("The engine can't keep to this regex, grammar or schema. Simplify it.")
-    if 400 <= status < 500:
-        return InvalidValue("The engine refused the request: one of its parameters is out of range.")
-    return EngineError("The engine failed on this request. Try again; if it goes on, look at the engine's log.")

@@ -17,9 +17,9 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"shown"},
     {"errors", "conversation", "bridge", "holdback", "events", "joining", "lengths"},
-    {"settings", "engine", "transport", "program", "sampling", "calling", "forms", "subtitles"},
-    {"media", "relay"},
-    {"language"},
+    {"settings", "engine", "refusals", "program", "sampling", "calling", "forms", "subtitles"},
+    {"media", "transport"},
+    {"language", "relay"},
     {"engines"},
     {"endpoint", "condensing"},
     {"executor"},
