@@ -37,9 +37,12 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) ->
 
 
 @contextmanager
-def running(command: Sequence[str], ready: str, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that answers at `ready`, and its children, until the block ends. What it writes is dropped, but for errors."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | (environ or {}))
+def running(
+    command: Sequence[str], ready: str, environ: dict[str, str] | None = None, *, quiet: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that answers at `ready`, and its children, until the block ends. What it writes is dropped, but for errors; these too if `quiet`."""
+    stderr = subprocess.DEVNULL if quiet else None
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=os.environ | (environ or {}))
     try:
         wait_for(ready, process)
         yield process
@@ -67,5 +70,5 @@ def gemma3n_serve(engine: int, ready: str = "/health") -> Iterator[tuple[int, su
     port = free_port()
     command = [str(Path(sys.executable).with_name("gemma3n")), "serve", "--port", str(port)]
     environ = {"GEMMA3N_RUNTIME_URL": f"http://127.0.0.1:{engine}"}
-    with running(command, f"http://127.0.0.1:{port}{ready}", environ) as process:
+    with running(command, f"http://127.0.0.1:{port}{ready}", environ, quiet=True) as process:  # its log is written, as it costs something
         yield port, process
