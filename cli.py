@@ -128,22 +128,28 @@ def serve(
     with_engine: Annotated[bool, typer.Option("--with-engine", help="Start an engine on this machine, and end it at the end.")] = False,
     engine_port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The port of that engine; 0: any.")] = DEFAULT_PORT,
     programs: Folders = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Server processes behind the port, if not GEMMA3N_WORKERS (1).")] = None,
     runtime_url: Url = None,
 ) -> None:
     """Serve the programs as OpenAI models."""
+    from gemma3n_sgl.serving.workers import shared_metrics
+
+    settings = settings_of(host=host, port=port, programs=programs, workers=workers, runtime_url=runtime_url)
+    with shared_metrics(settings):
+        _serve(settings, engine_port if with_engine else None)
+
+
+def _serve(settings: Settings, engine_port: int | None) -> None:
     from gemma3n_sgl.registry import Registry
-    from gemma3n_sgl.serving.closing import Closing
     from gemma3n_sgl.serving.logs import set_up
     from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
     from server import create_app
 
-    settings = settings_of(host=host, port=port, programs=programs, runtime_url=runtime_url)
     set_up(settings)
-    with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine_beside(engine_port if with_engine else None) as beside:
+    with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine_beside(engine_port) as beside:
         settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url})
         registry = Registry.discover(settings.programs)
-        closing = Closing()
-        serve_on(listening, create_app(settings, registry=registry, closing=closing), settings, registry, closing)
+        serve_on(listening, lambda own, closing: create_app(own, registry=registry, closing=closing), settings, registry)
 
 
 @app.command(epilog=EPILOG)

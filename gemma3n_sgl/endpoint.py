@@ -46,7 +46,8 @@ class Gemma3nEndpoint(RuntimeEndpoint):
     """An engine that serves Gemma 3n, at `base_url`, or several of them, separated by commas. Making one asks nothing of the network, so the
     engine may still be starting."""
 
-    def __init__(self, base_url: str, api_key: str = "", *, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, base_url: str, api_key: str = "", *, deadlines: Deadlines | None = None, shared: bool = False) -> None:
+        """`shared`: others of us, in processes of their own, send clips to the same engine; so all of them have one length, the longest."""
         BaseBackend.__init__(self)  # RuntimeEndpoint's own asks the engine for its model, which fails while that is loading
         self.base_url = base_url.rstrip("/")
         self.api_key = api_key or None
@@ -54,6 +55,7 @@ class Gemma3nEndpoint(RuntimeEndpoint):
         self.support_concate_and_append = False  # the engine has no such route; SGLang then joins the texts
         self.chat_template: ChatTemplate = TEMPLATE
         self.client = client_of(base_url, api_key, deadlines)
+        self._length_step = MAX_CLIP_SECONDS if shared else LENGTH_STEP
         self._preferred: dict[str, Any] | None = None
         self._deterministic: bool | None = None
         self._failed: dict[int, tuple[Any, Exception]] = {}  # by the identity of a run's arguments, which its forks share
@@ -138,7 +140,7 @@ class Gemma3nEndpoint(RuntimeEndpoint):
             uris = [picture.data_uri for picture in pictures]
             data["image_data"] = [uris] * len(data["text"]) if several else uris
         if sounds:
-            uris = [clip.data_uri for clip in _of_one_length(sounds)]
+            uris = [clip.data_uri for clip in _of_one_length(sounds, self._length_step)]
             data["audio_data"] = [uris] * len(data["text"]) if several else uris
 
     def _generate_http_request(self, s: StreamExecutor, data: dict[str, Any]) -> Any:
@@ -285,10 +287,10 @@ def _bounded(schema: str, tokens: int | None) -> Constraint:
         raise ProgramError(error.message) from None
 
 
-def _of_one_length(clips: list[Audio]) -> list[Audio]:
+def _of_one_length(clips: list[Audio], step: float) -> list[Audio]:
     longest = max(clip.seconds for clip in clips)
     if longest > MAX_CLIP_SECONDS:
         raise ProgramError(f"A clip of {longest:.1f} s is longer than the engine can take ({MAX_CLIP_SECONDS} s). Use hear() for it.")
-    common = min(math.ceil(longest / LENGTH_STEP) * LENGTH_STEP, MAX_CLIP_SECONDS)
+    common = min(math.ceil(longest / step) * step, MAX_CLIP_SECONDS)
     return [clip if clip.seconds == common else clip.padded(common) for clip in clips]
 

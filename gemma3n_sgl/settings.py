@@ -26,6 +26,7 @@ class Settings(BaseModel):
     runtime_api_key: str = Field("", repr=False, description="key the engine asks for, if it does")
     host: str = Field("127.0.0.1", description="address to serve on")
     port: int = Field(8000, ge=0, le=65535, description="port to serve on")
+    workers: Count = Field(1, description="server processes behind the port")
     api_keys: tuple[str, ...] = Field((), repr=False, description="keys clients must show; none: open to all who reach it")
     api_keys_file: str = Field("", description="file with such keys, one a line; read again when it changes")
     runtime_api_key_file: str = Field("", description="file with the key the engine asks for")

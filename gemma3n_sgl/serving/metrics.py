@@ -12,7 +12,9 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from gemma3n_sgl.serving.workers import SHARED_METRICS
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -25,9 +27,6 @@ LONG = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 18
 
 MOST_STEPS = 256
 """Pairs of program and step that have a row of their own."""
-
-SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client's own variable: the folder by which several processes tell one story. It must be set before that is imported."""
 
 _NUMBERS = re.compile(r"\d+")
 
@@ -95,11 +94,17 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it as Prometheus reads it; of all processes, where they share a folder."""
-        if not os.environ.get(SHARED_FOLDER):
+        if not os.environ.get(SHARED_METRICS):
             return generate_latest(self._registry)
         shared = CollectorRegistry()
         MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
         return generate_latest(shared)
+
+
+def forget_process(pid: int) -> None:
+    """What a process that has ended measured of the moment (runs, queue) counts no more."""
+    if os.environ.get(SHARED_METRICS):
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def no_gaps() -> list[int]:

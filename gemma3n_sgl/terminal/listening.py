@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import resource
 import signal
@@ -19,10 +20,15 @@ from gemma3n_sgl.engine import LocalEngine, Progress, choose, install, kept
 from gemma3n_sgl.errors import EngineError, SettingsError
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.serving.closing import Closing
-from gemma3n_sgl.serving.connection import config_of
+from gemma3n_sgl.serving.connection import BACKLOG, config_of
 from gemma3n_sgl.serving.ending import Server
+from gemma3n_sgl.serving.metrics import forget_process
+from gemma3n_sgl.serving.workers import Workers, share_of
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.terminal.showing import say
+
+Make = Callable[[Settings, Closing], ASGIApp]
+"""Makes the application."""
 
 MOST_FILES = 65_536
 """Open files to ask the system for: each run has a connection to its client and one to the engine."""
@@ -62,12 +68,27 @@ def engine_beside(port: int | None) -> Iterator[str | None]:
         yield engine.url
 
 
-def serve_on(reserved: socket.socket, app: ASGIApp, settings: Settings, registry: Registry, closing: Closing) -> None:
-    """Serve until SIGTERM, or SIGINT, which is then raised again."""
+def serve_on(reserved: socket.socket, make: Make, settings: Settings, registry: Registry) -> None:
+    """Serve what `make` makes until SIGTERM, or SIGINT, which is then raised again; in several processes, if the settings say so."""
     _allow_files()
-    server = _Server(config_of(app, settings, loop="uvloop", log_config=None), closing, settings)
-    server.tell_start = lambda: _tell_start(reserved, settings, registry)
+    if settings.workers == 1:
+        _serve(reserved, make, settings, lambda: _tell_start(reserved, settings, registry))
+        return
+    reserved.listen(BACKLOG)
+    asyncio.run(_tell_start(reserved, settings, registry))
+    own = share_of(settings)
+    Workers(settings.workers, lambda: _serve(reserved, make, own, _say_nothing), reserved, forget_process).run()
+
+
+def _serve(reserved: socket.socket, make: Make, settings: Settings, tell_start: Callable[[], Awaitable[None]]) -> None:
+    closing = Closing()
+    server = _Server(config_of(make(settings, closing), settings, loop="uvloop", log_config=None), closing, settings)
+    server.tell_start = tell_start
     server.run(sockets=[reserved])
+
+
+async def _say_nothing() -> None:
+    """It was said already, for all of them."""
 
 
 class _Server(Server):
