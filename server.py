@@ -32,7 +32,7 @@ from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.serving import logs
 from gemma3n_sgl.serving.admission import Admission
 from gemma3n_sgl.serving.closing import Closing
-from gemma3n_sgl.serving.doors import Doors
+from gemma3n_sgl.serving.doors import Doors, give_back
 from gemma3n_sgl.serving.exchange import read_body
 from gemma3n_sgl.serving.gate import Gate
 from gemma3n_sgl.serving.hosts import Hosts, is_loopback
@@ -210,6 +210,7 @@ async def engine_answers(shell: Shell) -> bool:
 
 async def tell_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, Gemma3nError)
+    give_back(request.scope)
     seen().fails(error)
     if error.status == 500:
         log.error("%s", error.message, exc_info=error)
@@ -239,5 +240,6 @@ async def tell_nobody(request: Request, error: Exception) -> Response:
 
 async def tell_bug(request: Request, error: Exception) -> Response:
     told = bug()
+    give_back(request.scope)
     seen().fails(told)
     return JSONResponse(error_object(told), told.status, error_headers(told))

@@ -29,7 +29,7 @@ from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.serving.closing import Closing
-from gemma3n_sgl.serving.doors import LEASE, Lease
+from gemma3n_sgl.serving.doors import LEASE, Lease, give_back
 from gemma3n_sgl.serving.exchange import Exchange
 from gemma3n_sgl.serving.metrics import GAPS, no_gaps
 from gemma3n_sgl.serving.watching import Seen, seen
@@ -150,11 +150,13 @@ class Shell:
                         said[index].append(event)
                     whole = writer.whole(said)
                     response = Response(whole, media_type=media_type) if isinstance(whole, str) else JSONResponse(whole)
+                    give_back(scope)
                     await response(scope, receive, send)
                 else:
                     await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
                     async for frame in writer.frames(coming, len(runs)):
                         await send({"type": "http.response.body", "body": frame, "more_body": True})
+                    give_back(scope)
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 sight.whole = True
 

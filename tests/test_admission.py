@@ -195,6 +195,13 @@ def test_several_answers_count_as_several_runs(scripted: ScriptedEngine):
         assert told.json()["error"]["param"] == "n"
 
 
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"stop": ""}, {"model": "nobody"}], ids=["plain", "stream", "refused", "unknown"])
+def test_one_who_asks_one_thing_after_the_other_needs_one_place(scripted: ScriptedEngine, fields: dict[str, Any]):
+    """The place is free before the last word of an answer is out."""
+    with serving(Settings(runtime_url=scripted.url, max_runs_per_key=1)) as served:
+        assert 429 not in [served.ask(**fields).status_code for _ in range(100)]
+
+
 @pytest.mark.slow
 def test_who_waits_comes_in_when_somebody_leaves_with_all_that_was_sent_meanwhile(scripted: ScriptedEngine):
     scripted.script = LONG

@@ -121,7 +121,7 @@ def test_a_byte_order_mark_before_the_json_does_no_harm(served: Served):
 
 
 MEMBERS = gzip.compress(BODY[:40]) + gzip.compress(BODY[40:])
-PADDED = BODY.replace(b"Hi.", b"Hi." + b" " * 1_500_000)
+PADDED = BODY.replace(b"{", b"{" + b" " * 1_500_000, 1)
 
 
 @pytest.mark.parametrize(
