@@ -1,6 +1,6 @@
 """Write a trained model as the engine takes it.
 
-python -m demo_model.export RUNS FOLDER [--stage join]
+python -m demo_model.export RUNS FOLDER
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--stage", default="join")
     wanted = parser.parse_args()
     model = checkpoint.built(0)
-    loaded(model, wanted.runs, wanted.stage)
+    loaded(model, wanted.runs, "talk")
     checkpoint.write(model.eval(), mind.vocabulary(wanted.runs).made, wanted.folder)
     print(sum(weight.numel() for weight in model.parameters()), "parameters,", (wanted.folder / "model.safetensors").stat().st_size, "bytes")
 

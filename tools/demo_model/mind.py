@@ -71,7 +71,7 @@ class Words:
             self._known[text] = self.made.encode(text, add_special_tokens=False).ids
         return self._known[text]
 
-    def row(self, turns: list[Turn], places: dict[int, list[int]]) -> Row:
+    def row(self, turns: list[Turn], places: list[list[int]]) -> Row:
         """A talk as a row; `places` are those that are there of its media, in order."""
         row, opened = Row(), "<bos>"
         for turn in turns:

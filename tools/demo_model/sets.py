@@ -81,9 +81,9 @@ def stacked(mels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return together, empty
 
 
-def sent(frames: int, more: int = 0) -> int:
+def sent(frames: int) -> int:
     """Mel frames of a clip as the project sends it: filled up to a multiple of 2.5 s, or to 29.5 s if it is nearly that."""
-    seconds = 29.5 if frames > 1967 else min(29.5, (math.ceil((frames + 3) / 250) + more) * 2.5)
+    seconds = 29.5 if frames > 1967 else min(29.5, math.ceil((frames + 3) / 250) * 2.5)
     return (math.ceil(seconds * 125) * 128 - 513) // 160 + 1
 
 

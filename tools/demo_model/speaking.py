@@ -1,8 +1,8 @@
-"""The later stages: the language model on soft tokens that were computed once (talk), then everything together on fresh ones (join).
+"""The last stage: the language model learns to talk of what eyes and ears tell it, in soft tokens that are computed once.
 
 Two processes learn at once, each from talks of its own, and change the same weights without waiting for each other.
 
-    python -m demo_model.speaking talk|join DATA RUNS --steps N [--begin STAGE] [--seed N] [--rate R] [--minutes M]
+    python -m demo_model.speaking DATA RUNS --steps N [--again] [--seed N] [--rate R] [--minutes M]
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +23,10 @@ from demo_model.mind import Batch, Row, Words
 from demo_model.pictures import LABELS
 from demo_model.sets import Clips, Pictures, followed_by_silence, sent, stacked
 from demo_model.talks import KINDS
-from demo_model.towers import WEIGHTS, Ears, Eyes
-from demo_model.training import Averages, Steps, audio_tokens, every_place, image_tokens, log, side_by_side, tokens_of
+from demo_model.training import Averages, Steps, audio_tokens, image_tokens, log, side_by_side, tokens_of
 from demo_model.turns import Clip, Picture, Turn, World
 
-CHECK_EVERY = 150
+CHECK_EVERY = 250
 
 
 class Sight:
@@ -40,7 +38,7 @@ class Sight:
         certain = (self.pictures.labels[: len(seen), list(LABELS).index("place")] < 9).any(1).tolist()
         self.world = World(seen, certain, said)
 
-    def places(self, part: Picture | Clip, rng: random.Random, whole: bool, longest: int) -> list[int]:
+    def places(self, part: Picture | Clip, rng: random.Random, whole: bool) -> list[int]:
         """Those of a picture that matter and some more, those of a clip that it fills and some of the rest; the last one always."""
         if whole:
             return list(range(IMAGE_TOKENS if isinstance(part, Picture) else AUDIO_TOKENS))
@@ -59,15 +57,14 @@ class Sight:
         rows = []
         for turns in chosen:
             media = [part for turn in turns for part in turn.parts if not isinstance(part, str)]
-            longest = max((sent(self.clips.frames[part.index]) for part in media if isinstance(part, Clip)), default=0)
-            rows.append(words.row(turns, {i: self.places(part, rng, whole, longest) for i, part in enumerate(media)}))
+            rows.append(words.row(turns, [self.places(part, rng, whole) for part in media]))
         return rows
 
 
 def batches(sight: Sight, words: Words, rng: random.Random, whole: bool) -> list[list[Row]]:
     """Rows of similar lengths, some thousand tokens together; a handful of batches."""
     rows = sorted(sight.rows(words, sight.drawn(rng, 160 if whole else 320), rng, whole), key=lambda row: len(row.ids))
-    budget = 5000 if whole else 3000
+    budget = 3500 if whole else 1700
     made: list[list[Row]] = [[]]
     for row in rows:
         if made[-1] and (len(made[-1]) + 1) * len(row.ids) > budget:
@@ -127,52 +124,6 @@ def _hear(model: Model, sight: Sight, found: torch.Tensor) -> None:
             found[i, :count] = soft[:count].half()
 
 
-class Fresh:
-    """Soft tokens computed anew from worn pictures and clips, and the towers' own losses on the way."""
-
-    def __init__(self, model: Model, sight: Sight, eyes: Eyes, ears: Ears, rng: random.Random) -> None:
-        self._model, self._sight, self._eyes, self._ears, self._rng = model, sight, eyes, ears, rng
-        self.whole, self.loss = False, torch.zeros(())
-
-    def __call__(self, rows: list[Row]) -> torch.Tensor | None:
-        """With `whole` rows the towers learn nothing: their part of the work is saved."""
-        self.loss = torch.zeros(())
-        parts = [(part, row.places[i], row) for row in rows for i, part in enumerate(row.media)]
-        with torch.set_grad_enabled(not self.whole):
-            seen = self._seen([(part, places) for part, places, _ in parts if isinstance(part, Picture)])
-            heard = self._heard([(part, places, row) for part, places, row in parts if isinstance(part, Clip)])
-        found = [next(seen) if isinstance(part, Picture) else next(heard) for part, _, _ in parts]
-        return torch.cat(found) if found else None
-
-    def _seen(self, wanted: list[tuple[Picture, list[int]]]) -> Iterator[torch.Tensor]:
-        if not wanted:
-            return iter(())
-        indices = [part.index for part, _ in wanted]
-        places = every_place(len(wanted)) if self.whole else torch.tensor([each for _, each in wanted])
-        soft = image_tokens(self._model, self._sight.pictures.batch(indices, self._rng), None if self.whole else places)
-        if not self.whole:
-            losses = self._eyes.loss(soft, self._sight.pictures.labels[indices].gather(2, places[:, None].expand(-1, len(LABELS), -1)))
-            self.loss = self.loss + 0.5 * sum(WEIGHTS[name] * loss for name, loss in losses.items())
-        return iter(soft)
-
-    def _heard(self, wanted: list[tuple[Clip, list[int], Row]]) -> Iterator[torch.Tensor]:
-        if not wanted:
-            return iter(())
-        clips = self._sight.clips
-        mels = []
-        for part, _, row in wanted:
-            longest = max(clips.frames[each.index] for each in row.media if isinstance(each, Clip))
-            more = 0 if self._rng.random() < 0.8 else self._rng.randrange(4)
-            frames = sent(longest, more) if self.whole else tokens_of(clips.frames[part.index]) * 16 + 32
-            mels.append(followed_by_silence(clips.mel(part.index, self._rng), frames - clips.frames[part.index]))
-        soft, counts = audio_tokens(self._model, *stacked(mels))
-        if not self.whole:
-            self.loss = self.loss + 0.3 * self._ears.loss(soft, [len(mel) for mel in mels], [clips.said[part.index] for part, _, _ in wanted])
-        padding = mind.padding_token(self._model)
-        filled = [torch.cat([each[:count], padding.expand(AUDIO_TOKENS - count, -1)]) for each, count in zip(soft, counts, strict=True)]
-        return iter([each[places] for each, (_, places, _) in zip(filled, wanted, strict=True)])
-
-
 def loaded(model: Model, runs: Path, stage: str, *parts: str) -> None:
     """Take over the weights of a stage, those whose names begin with one of the parts, or all."""
     weights = torch.load(runs / f"{stage}.pt")["model"]
@@ -197,9 +148,8 @@ def checked(model: Model, sight: Sight, words: Words, soft: Soft, each: int = 30
 
 @dataclass
 class Course:
-    """What the learners of a stage share, and how long each of them learns."""
+    """What the learners share, and how long each of them learns."""
 
-    stage: str
     data: Path
     runs: Path
     steps: int
@@ -208,10 +158,11 @@ class Course:
     minutes: float
 
 
-def train_talk(course: Course, begin: str) -> None:
+def train(course: Course, *, again: bool) -> None:
+    """`again` goes on from what is there."""
     model, words = checkpoint.built(0), mind.vocabulary(course.runs)
-    if begin:
-        loaded(model, course.runs, begin)
+    if again:
+        loaded(model, course.runs, "talk")
     loaded(model, course.runs, "see", "model.vision_tower.", "model.embed_vision.")
     loaded(model, course.runs, "hear", "model.audio_tower.", "model.embed_audio.")
     sight, held = Sight(course.data, "train", 6000, 6000), Sight(course.data, "test", 300, 300)
@@ -220,16 +171,16 @@ def train_talk(course: Course, begin: str) -> None:
         weight.requires_grad_("language_model" in name)
     checkpoint.agree(model)
     model.share_memory()
-    side_by_side(*(partial(_talk, course, model, words, sight, soft, held, soft_held, learner) for learner in range(2)))
+    side_by_side(*(partial(_learn, course, model, words, sight, soft, held, soft_held, learner) for learner in range(2)))
 
 
-def _talk(course: Course, model: Model, words: Words, sight: Sight, soft: Soft, held: Sight, soft_held: Soft, learner: int) -> None:
+def _learn(course: Course, model: Model, words: Words, sight: Sight, soft: Soft, held: Sight, soft_held: Soft, learner: int) -> None:
     rng, losses, waiting, whole = random.Random(course.seed + learner), Averages(), list[list[Row]](), False
     torch.manual_seed(course.seed + learner)
     pace = Steps(model.parameters(), course.rate, course.steps, course.minutes)
     while pace.share < 1:
         if not waiting:
-            whole = pace.share > 0.45 and rng.random() < 0.5
+            whole = pace.share > 0.3 and rng.random() < 0.5
             waiting = batches(sight, words, rng, whole)
         rows = waiting.pop()
         made = soft(rows)
@@ -245,61 +196,25 @@ def _talk(course: Course, model: Model, words: Words, sight: Sight, soft: Soft, 
 def _report(course: Course, model: Model, pace: Steps, losses: Averages, held: Sight, words: Words, soft: Soft) -> None:
     """Say now and then how it goes, and keep what there is."""
     if pace.done % 25 == 0:
-        log(course.stage, pace.done, losses, f"rate {pace.rate:.1e}")
+        log("talk", pace.done, losses, f"rate {pace.rate:.1e}")
     if pace.done % CHECK_EVERY == 0 or pace.share == 1:
-        torch.save({"model": model.state_dict()}, course.runs / f"{course.stage}.pt")
+        torch.save({"model": model.state_dict()}, course.runs / "talk.pt")
         log("held out", checked(model, held, words, soft))
-
-
-def train_together(course: Course, begin: str) -> None:
-    model, words = checkpoint.built(0), mind.vocabulary(course.runs)
-    loaded(model, course.runs, begin or "talk")
-    model.model.vision_tower.to(memory_format=torch.channels_last)
-    eyes, ears = Eyes(), Ears(model)
-    eyes.load_state_dict(torch.load(course.runs / "see.pt")["head"])
-    ears.load_state_dict(torch.load(course.runs / "hear.pt")["head"])
-    sight, held = Sight(course.data, "train"), Sight(course.data, "test", 300, 300)
-    for part in (model, eyes, ears):
-        part.share_memory()
-    side_by_side(*(partial(_join, course, model, eyes, ears, words, sight, held, learner) for learner in range(2)))
-
-
-def _join(course: Course, model: Model, eyes: Eyes, ears: Ears, words: Words, sight: Sight, held: Sight, learner: int) -> None:
-    rng, losses, waiting = random.Random(course.seed + learner), Averages(), list[list[Row]]()
-    torch.manual_seed(course.seed + learner)
-    soft = Fresh(model, sight, eyes, ears, rng)
-    soft_held = Fresh(model, held, eyes, ears, random.Random(0))
-    soft_held.whole = True
-    pace = Steps([*model.parameters(), *eyes.parameters(), *ears.parameters()], course.rate, course.steps, course.minutes)
-    while pace.share < 1:
-        if not waiting:
-            soft.whole = rng.random() < 0.5
-            waiting = batches(sight, words, rng, soft.whole)
-        rows = waiting.pop()
-        made = soft(rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=pace.share < 0.7):
-            loss = mind.mean_loss(*mind.scores(model, Batch.of(rows), made))
-        pace.take(loss + soft.loss * max(0.0, 1 - 1.4 * pace.share))  # the towers' own losses fade out
-        checkpoint.agree(model)
-        losses.add("whole" if soft.whole else "loss", loss.item())
-        if not learner:
-            _report(course, model, pace, losses, held, words, soft_held)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["talk", "join"])
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--begin", default="", help="the stage whose weights it begins with")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--minutes", type=float, default=math.inf, help="the most it may take")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    course = Course(wanted.stage, wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate, wanted.minutes)
-    (train_talk if wanted.stage == "talk" else train_together)(course, wanted.begin)
+    course = Course(wanted.data, wanted.runs, wanted.steps, wanted.seed, wanted.rate, wanted.minutes)
+    train(course, again=wanted.again)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ Maker = Callable[[random.Random, World], list[Turn]]
 KINDS: dict[str, tuple[Maker, int]] = {
     "picture": (everyday.one_picture, 24),
     "pictures": (everyday.several_pictures, 12),
-    "clip": (everyday.one_clip, 24),
+    "clip": (everyday.one_clip, 28),
     "digits": (everyday.about_digits, 2),
     "clips": (everyday.two_clips, 5),
     "both": (everyday.picture_and_clip, 10),
-    "repeat": (everyday.repeated, 7),
+    "repeat": (everyday.repeated, 12),
     "sum": (everyday.sum_of_two, 4),
     "talk": (everyday.small_talk, 9),
     "told": (everyday.told_before, 4),
@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[Maker, int]] = {
     "translate": (of_programs.translation, 6),
     "compare": (of_programs.comparison, 3),
     "recording": (of_programs.recording_programs, 3),
-    "tools": (of_programs.tools, 4),
+    "tools": (of_programs.tools, 2),
 }
 """Every behaviour, and its share."""
 

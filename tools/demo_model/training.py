@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from demo_model.checkpoint import IMAGE_TOKENS, Model
+from demo_model.checkpoint import Model
 
 
 class Steps:
@@ -108,7 +108,3 @@ def audio_tokens(model: Model, mel: torch.Tensor, empty: torch.Tensor) -> tuple[
 
 def tokens_of(frames: int) -> int:
     return ((frames + 3) // 4 + 3) // 4
-
-
-def every_place(count: int) -> torch.Tensor:
-    return torch.arange(IMAGE_TOKENS).expand(count, -1)
