@@ -38,6 +38,7 @@ class Settings(BaseModel):
         ("public",), description="pictures and sound by URL: `public`, `off`, or hosts such as `a.example`, `*.b.example`; private addresses never"
     )
     max_body_mb: Count = Field(64, description="largest request body, MB")
+    max_bodies_mb: Count = Field(2048, description="bodies of all requests at once, MB")
     max_media_mb: Count = Field(20, description="largest picture or fetched file, MB")
     max_image_megapixels: Count = Field(25, description="largest picture, megapixels")
     max_image_side: Count = Field(16384, description="longest side of a picture, px")

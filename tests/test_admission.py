@@ -262,3 +262,20 @@ def test_what_is_under_way_keeps_its_pace_while_others_are_refused(scripted: Scr
             taken = time.perf_counter() - begin
             assert set(flood.result()) <= {503, 200} and lines > 100
         assert taken < 100 * 0.01 + 1.5
+
+
+def test_the_bodies_of_all_requests_together_are_bounded_and_free_again_at_their_end(scripted: ScriptedEngine):
+    scripted.script = LONG
+    half = {"model": "gemma-3n", "messages": [{"role": "user", "content": "x" * 600_000}], "stream": True}
+    with serving(Settings(runtime_url=scripted.url, max_bodies_mb=1)) as served:
+        with served.http.stream("POST", CHAT, json=half) as first:
+            assert first.status_code == 200
+            until(lambda: scripted.open == 1)
+            refused = served.http.post(CHAT, json=half)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+            assert "GEMMA3N_MAX_BODIES_MB" in refused.json()["error"]["message"]
+        until(lambda: scripted.open == 0)
+        for _ in range(3):
+            with served.http.stream("POST", CHAT, json=half) as again:
+                assert again.status_code == 200
+            until(lambda: scripted.open == 0)

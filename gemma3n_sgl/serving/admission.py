@@ -30,6 +30,7 @@ class Admission:
         self._by_key: Counter[str] = Counter()
         self._waiting: dict[str, deque[_Waiter]] = {}
         self.waiting = 0
+        self._held = 0
 
     def admit(self, who: str, runs: int = 1) -> asyncio.Future[None] | None:
         """A place for `runs`: None where it is free now, else what is done once it is. Raises what the client is told of a refusal."""
@@ -62,6 +63,13 @@ class Admission:
         if not self._by_key[who]:
             del self._by_key[who]
         self._admit_waiting()
+
+    def hold(self, size: int) -> None:
+        """So many bytes more of a body are in memory (fewer: < 0). Raises ServerFull where those of all requests would be too many."""
+        most = self._settings.max_bodies_mb
+        if size > 0 and self._held + size > most * 2**20:
+            raise self._full("max_bodies_mb", f"The bodies of all requests would hold more than {most} MB")
+        self._held += size
 
     def _judge(self, who: str, runs: int) -> None:
         most, each = self._settings.max_runs, self._settings.max_runs_per_key

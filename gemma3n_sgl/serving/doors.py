@@ -24,7 +24,7 @@ class Lease:
 
     def __init__(self, admission: Admission, who: str) -> None:
         self._admission, self._who = admission, who
-        self._runs = 0
+        self._runs = self._held = 0
 
     async def widen(self, runs: int) -> None:
         """Hold places for so many runs. Those held before are given back first, so that nobody holds some and waits for more."""
@@ -49,10 +49,27 @@ class Lease:
         self._runs = 1
         return client
 
+    def hold(self, size: int) -> None:
+        """The request's body has so many bytes more. Raises ServerFull beyond what all together may hold."""
+        self._admission.hold(size)
+        self._held += size
+
+    def end(self) -> None:
+        """The request is over, and its body gone."""
+        self.leave()
+        self._admission.hold(-self._held)
+        self._held = 0
+
     def leave(self) -> None:
         if self._runs:
             self._admission.leave(self._who, self._runs)
             self._runs = 0
+
+
+def hold(scope: Scope, size: int) -> None:
+    """So many bytes more of a request's body are in memory. Raises ServerFull beyond what all together may hold."""
+    if isinstance(lease := scope.get(LEASE), Lease):
+        lease.hold(size)
 
 
 def give_back(scope: Scope) -> None:
@@ -80,7 +97,7 @@ class Doors:
         except (Overloaded, ServerFull) as error:
             await refuse(error, scope, receive, send)
         finally:
-            lease.leave()
+            lease.end()
 
 
 class _Waiting:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gemma3n_sgl.errors import RequestTimeout, TooLarge
 from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.doors import hold
 from gemma3n_sgl.serving.inflating import inflated
 
 Work = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -24,14 +25,18 @@ SLOWEST = 50_000
 async def read_body(request: Request, limit: int, timeout: float) -> bytes:
     """The body, inflated, of at most `limit` bytes; a larger one raises TooLarge, before it is read where its length is declared.
 
-    It comes within `timeout` seconds, and a second more for each SLOWEST bytes of it; else RequestTimeout.
+    Raises ServerFull where the bodies of all requests together hold too much, and RequestTimeout for one that takes longer than `timeout`
+    seconds and a second more for each SLOWEST bytes of it.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     coming = inflated(_within(limit, in_time(request, timeout)), request.headers.get("content-encoding", ""))
-    body = b"".join([chunk async for chunk in _within(limit, coming)])
-    return body.removeprefix(codecs.BOM_UTF8)
+    pieces = []
+    async for piece in _within(limit, coming):
+        hold(request.scope, len(piece))
+        pieces.append(piece)
+    return b"".join(pieces).removeprefix(codecs.BOM_UTF8)
 
 
 async def in_time(request: Request, timeout: float) -> AsyncIterator[bytes]:
