@@ -16,7 +16,7 @@ UNDER_BOTH := tests/test_contract.py tests/test_stock.py tests/test_running.py t
 # What the engine's environment lacks of the client's packages; whatever else is there stays at the engine's version.
 CLIENT_ONLY := av|greenlet|hypothesis|iniconfig|pluggy|pydub|pytest|pytest-timeout|sortedcontainers|ssrfguard
 
-.PHONY: help serve test check test-slow test-engine test-newest lint engine bench demo-model image-check lock clean distclean
+.PHONY: help serve test check test-slow test-engine test-newest lint engine bench bench-check demo-model image-check lock clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,6 +69,9 @@ $(EXTRAS)/.whole: requirements-dev.lock .venv/.dev | engine
 bench: .venv/.dev  ## what a relayed token and an idle server cost, without an engine
 	@$(BIN)/python bench/relay.py
 	@$(BIN)/python bench/idle.py
+
+bench-check: .venv/.dev  ## in half a minute: whether a token still costs what it should, as a ratio to a bare pass-through in the same run
+	@$(BIN)/python bench/relay.py --rounds 1 --limit inf
 
 demo-model: engine  ## make the small model anew: two cores, some two hours, and espeak-ng (apt-get install espeak-ng fonts-liberation fonts-freefont-ttf)
 	@PYTHONPATH=tools:gemma3n_sgl/engine/cpu $(ENGINE_BIN)/python -m demo_model

@@ -12,7 +12,8 @@ import argparse
 import asyncio
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 
 import psutil
 import uvloop
@@ -30,7 +31,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Result:
-    """One load, told. Times in ms, memory in MB; the last two only where the server's process is known."""
+    """One load, told. Times in ms, memory in MB at most; the last three only where the server's process is known."""
 
     streams: int
     requests: int
@@ -43,6 +44,7 @@ class Result:
     itl_p99_ms: float
     cpu_us_per_token: float | None = None
     rss_mb: int | None = None
+    kb_a_stream: int | None = None
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -54,8 +56,13 @@ def cpu_seconds(pid: int) -> float:
     return sum(times.user + times.system for times in (process.cpu_times() for process in family(pid)))
 
 
+def memory(pid: int) -> int:
+    """Bytes resident."""
+    return sum(process.memory_info().rss for process in family(pid))
+
+
 def resident_mb(pid: int) -> int:
-    return round(sum(process.memory_info().rss for process in family(pid)) / 2**20)
+    return round(memory(pid) / 2**20)
 
 
 def request(port: int, path: str, model: str, key: str) -> bytes:
@@ -66,26 +73,35 @@ def request(port: int, path: str, model: str, key: str) -> bytes:
 
 
 async def one(port: int, asked: bytes, seen: Seen) -> None:
-    """One stream, from connecting to [DONE]. Words that arrive together count as one interval."""
+    """One stream, from connecting to its end. Words that arrive together count as one interval."""
     start = previous = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
     writer.write(asked)
-    done, begun = False, False
+    done = whole = begun = False
     while not done and (data := await reader.read(2**18)):
         now = time.perf_counter()
-        done = b"[DONE]" in data
+        whole = whole or b"[DONE]" in data or b'"finish_reason":"length"' in data
+        done = b"[DONE]" in data or data.endswith(b"0\r\n\r\n")  # Hayhooks says no [DONE]
         if count := data.count(b"tok"):
             (seen.between if begun else seen.first).append(now - previous if begun else now - start)
             seen.tokens += count
             begun, previous = True, now
     writer.close()
-    seen.failed += not (done and begun)
+    seen.failed += not (whole and begun)
 
 
 async def load(
-    port: int, streams: int, requests: int, *, pid: int | None = None, path: str = "/v1/chat/completions", model: str = "gemma-3n", key: str = "none"
+    port: int,
+    streams: int,
+    requests: int,
+    *,
+    pid: int | None = None,
+    path: str = "/v1/chat/completions",
+    model: str = "gemma-3n",
+    key: str = "none",
+    seconds: float = 90,
 ) -> Result:
-    """`requests` streams, `streams` of them at a time."""
+    """`requests` streams, `streams` of them at a time. What is not done after `seconds` has failed."""
     seen, gate, asked = Seen(), asyncio.Semaphore(streams), request(port, path, model, key)
 
     async def gated() -> None:
@@ -95,12 +111,31 @@ async def load(
             except OSError:
                 seen.failed += 1
 
-    spent, start = cpu_seconds(pid) if pid else 0, time.perf_counter()
-    await asyncio.gather(*[gated() for _ in range(requests)])
+    spent, idle, start = cpu_seconds(pid) if pid else 0, memory(pid) if pid else 0, time.perf_counter()
+    watching = asyncio.create_task(most_memory(pid)) if pid else None
+    _, late = await asyncio.wait([asyncio.create_task(gated()) for _ in range(requests)], timeout=seconds)
     wall = time.perf_counter() - start
-    cost = round((cpu_seconds(pid) - spent) / max(seen.tokens, 1) * 1e6, 1) if pid else None
+    seen.failed += len(late)
+    for task in late:
+        task.cancel()
     times = [at(values, share) for values in (seen.first, seen.between) for share in (0.5, 0.99)]
-    return Result(streams, requests, seen.failed, seen.tokens, round(seen.tokens / wall), *times, cost, resident_mb(pid) if pid else None)
+    told = Result(streams, requests, seen.failed, seen.tokens, round(seen.tokens / wall), *times)
+    if not pid or not watching:
+        return told
+    watching.cancel()
+    most = max(memory(pid), *await watching)
+    cost = round((cpu_seconds(pid) - spent) / max(seen.tokens, 1) * 1e6, 1)
+    return replace(told, cpu_us_per_token=cost, rss_mb=round(most / 2**20), kb_a_stream=round((most - idle) / 1000 / streams))
+
+
+async def most_memory(pid: int) -> list[int]:
+    """What the process holds, in bytes, looked at twice a second until this is cancelled."""
+    seen = [memory(pid)]
+    with suppress(asyncio.CancelledError):
+        while True:
+            seen.append(memory(pid))
+            await asyncio.sleep(0.5)
+    return seen
 
 
 def at(values: list[float], share: float) -> float:

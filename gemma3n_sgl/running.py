@@ -306,6 +306,7 @@ class _Mailbox:
     """Between the greenlet that makes events and the coroutine that hands them on, on one loop."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()  # asked once: asking costs a system call
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -326,7 +327,7 @@ class _Mailbox:
     async def filled(self) -> None:
         """Wait until there is something to take, or until somebody wakes us."""
         if not self._events:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             await self._waiter
 
     def take(self) -> list[Event]:

@@ -186,7 +186,7 @@ class EngineStream:
 
     async def next(self) -> list[dict[str, Any]]:
         """All events that have arrived since, at least one; none at all once the generation has ended."""
-        assert self._response is not None
+        assert self._response is not None and self._loop is not None
         while not self.done:
             try:
                 data = await self._response.content.readany()
@@ -195,7 +195,7 @@ class EngineStream:
             if not data:
                 raise EngineError(BROKEN_OFF)
             if events := self._events(data):
-                self._last_heard = asyncio.get_running_loop().time()  # bytes that make no event are silence
+                self._last_heard = self._loop.time()  # bytes that make no event are silence
                 if self._gate is not None:
                     self._gate.leave()
                     self._gate = None
