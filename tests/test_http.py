@@ -70,6 +70,20 @@ def test_a_stream_opens_with_the_role_and_ends_with_finish_usage_and_done(served
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
 
 
+@pytest.mark.parametrize(("path", "asked"), [("chat/completions", "messages"), ("completions", "prompt"), ("responses", "input")])
+def test_what_looks_like_the_end_of_a_line_breaks_no_event(served: Served, scripted: ScriptedEngine, path: str, asked: str):
+    """Clients that read lines as Python's `str.splitlines` does take three characters for ends of lines that are none in a stream's terms."""
+    said = "one\x85two\u2028three\u2029four"
+    scripted.script = Reply((said[:5], said[5:]))
+    body = {"model": "gemma-3n", "stream": True, asked: [{"role": "user", "content": said}] if asked == "messages" else said}
+    with served.http.stream("POST", f"/v1/{path}", json=body) as answer:
+        events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+    choices = [choice for event in events for choice in event.get("choices", [])]
+    pieces = [choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices]
+    deltas = [event["delta"] for event in events if event.get("type") == "response.output_text.delta"]
+    assert "".join(pieces + deltas) == said
+
+
 def test_streamed_text_equals_text_at_once(served: Served, scripted: ScriptedEngine):
     scripted.script = Reply(("He", "said <end_of", "_turn> ", "END", "more"))
     asked = {"messages": [{"role": "user", "content": "x"}], "stop": ["END"], "model": "gemma-3n"}

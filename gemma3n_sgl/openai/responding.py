@@ -8,12 +8,11 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from pydantic_core import to_json
 
 from gemma3n_sgl.errors import Gemma3nError
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Usage
 from gemma3n_sgl.openai.responses import ResponsesRequest, our_field
-from gemma3n_sgl.openai.writing import bug, told_step
+from gemma3n_sgl.openai.writing import bug, on_one_line, told_step
 
 log = logging.getLogger("gemma3n")
 
@@ -128,7 +127,7 @@ class Responding:
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         self._sequence += 1
-        return f"event: {kind}\ndata: ".encode() + to_json({"type": kind, "sequence_number": self._sequence} | fields) + b"\n\n"
+        return f"event: {kind}\ndata: ".encode() + on_one_line({"type": kind, "sequence_number": self._sequence} | fields) + b"\n\n"
 
     def _ended(self, done: Done) -> dict[str, Any]:
         cut = done.finish_reason == "length"

@@ -99,7 +99,7 @@ class Completion:
         if around is None:
             before, after = frame(self._chunk({name: _HOLE}, index)).split(to_json(_HOLE))
             around = self._frames[index, name] = before, after
-        return around[0] + to_json(text) + around[1]
+        return around[0] + on_one_line(text) + around[1]
 
     def _chunk(self, delta: dict[str, Any], index: int, finish_reason: str | None = None, logprobs: Any = None) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
@@ -180,9 +180,18 @@ def told_step(step: Step) -> str:
     return f"{step.name}: {step.text.strip()}\n\n"
 
 
+def on_one_line(value: Any) -> bytes:
+    """JSON without U+0085, U+2028 and U+2029 as they are: no line ends in a stream's own terms, but clients that read it by `str.splitlines`
+    (httpx's `iter_lines` does) would break off there."""
+    data = to_json(value)
+    if data.isascii():
+        return data
+    return data.replace(b"\xc2\x85", b"\\u0085").replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+
+
 def frame(value: dict[str, Any]) -> bytes:
     """A server-sent event."""
-    return b"data: " + to_json(value) + b"\n\n"
+    return b"data: " + on_one_line(value) + b"\n\n"
 
 
 async def guarded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
