@@ -8,7 +8,6 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-
 from gemma3n_sgl.errors import Gemma3nError
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Usage
 from gemma3n_sgl.openai.responses import ResponsesRequest, our_field
