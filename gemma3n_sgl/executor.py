@@ -282,21 +282,23 @@ class LoopExecutor(CountingExecutor):
         log = self.observer.log() if streams else None
         self.text_ += neutralise(self.observer.prefix()) if streams else ""
         self.observer.begin_call()
-        begin = len(self.text_)
+        said: list[str] = []  # joined at the end: a long prompt is not copied for each token
         meta: dict[str, Any] = {}
         with self.observer.watched(name or ""):
             for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log):
                 meta = so_far
-                self.text_ += text
+                said.append(text)
                 if log is not None:
                     self.observer.delta(text, log.told(text))
                 elif tell is not None and text:
                     tell(text)
         if log is not None and (tokens := log.rest(meta)):
             self.observer.delta("", tokens)
+        made = "".join(said)
+        self.text_ += made
         self._read = (len(self.text_), len(self.images_))
         self.observer.count(meta, product=_is_product(expr))
-        self._made(name, self.text_[begin:], meta)
+        self._made(name, made, meta)
 
     def _payload(self, sampling: dict[str, Any], log: TokenLog | None) -> dict[str, Any]:
         data = self.backend.payload(self, sampling)
