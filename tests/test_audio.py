@@ -219,6 +219,7 @@ def test_a_sound_beyond_the_limit_is_refused_with_the_limit(seconds: float) -> N
     refused((MEDIA / "2min.mp3").read_bytes(), TooLarge, rf"longer than the limit of {seconds:g} s", Limits(max_audio_seconds=seconds))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "container", "rate"), [("flac", "flac", 48_000), ("libopus", "ogg", 48_000), ("libmp3lame", "mp3", 8_000)]
 )

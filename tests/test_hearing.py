@@ -67,6 +67,7 @@ async def test_text_comes_in_order_and_the_first_while_the_rest_is_still_being_h
     assert 0 < heard_then < len(ear.clips)
 
 
+@pytest.mark.slow
 async def test_at_most_sixteen_clips_are_heard_at_once_and_at_least_twelve(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
     ear.script = lambda prompt: Reply("yes", delay=0.2)
     await events(endpoint, recording=recording(NOISE), seconds=7.5)
@@ -103,6 +104,7 @@ async def test_if_every_clip_fails_so_does_the_run_and_nothing_is_told(ear: List
     assert len(ear.clips) <= 48, "the rest of an hour is not tried"
 
 
+@pytest.mark.slow
 async def test_an_engine_that_is_not_there_is_said_so_at_once(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
     ear.refuse()
     with pytest.raises(EngineUnavailable):

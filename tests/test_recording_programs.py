@@ -137,6 +137,7 @@ def digest(s, text: str):
     s += user(condensed(s, "notes", text, "Sum up.")) + assistant(sgl.gen("answer"))
 
 
+@pytest.mark.slow
 async def test_condensing_ends_whatever_the_model_says(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
     """Also where what it makes of a part is longer than the part."""
     ear.script = Reply(("So long a word that it never fits 好" * 5,) * 400)

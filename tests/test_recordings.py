@@ -71,12 +71,14 @@ def spans(data: bytes) -> list[tuple[float, float]]:
     return [(part.start, part.end) for part in clips(open_recording(data)) if isinstance(part, Clip)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "container", "rate", "layout"), FORMATS)
 def test_in_every_format_what_is_heard_has_its_time(codec: str, container: str, rate: int, layout: str) -> None:
     found = spans(encoded(talk(), codec, container, rate, layout))
     assert np.abs(np.array(found) - np.array(SAID)).max() <= 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "container", "rate", "layout"), FORMATS)
 def test_in_every_format_its_length_is_known_without_decoding(codec: str, container: str, rate: int, layout: str) -> None:
     assert playing_time(open_recording(encoded(talk(), codec, container, rate, layout))) == pytest.approx(65, abs=0.2)
@@ -97,6 +99,7 @@ def damaged(data: bytes, begin: float, end: float, seed: int = 0) -> bytes:
     return hurt.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "container", "rate", "layout"), DAMAGEABLE)
 def test_a_damaged_middle_costs_itself_and_what_follows_keeps_its_time(codec: str, container: str, rate: int, layout: str) -> None:
     """A tenth of the file is lost, and that is told."""
@@ -182,6 +185,7 @@ def test_a_microphone_that_was_muted_is_silence_and_no_damage() -> None:
     assert len(found) == 2
 
 
+@pytest.mark.slow
 def test_a_recording_is_in_memory_block_by_block(tmp_path: Path) -> None:
     """Twenty minutes from a file, and never more than a few seconds of them: 38 MB when decoded."""
     path = tmp_path / "talk.flac"

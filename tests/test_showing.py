@@ -72,6 +72,7 @@ def test_a_small_recording_is_played_as_it_is(name: str, kind: str):
         assert page.played() == (f"audio/{kind}", (MEDIA / name).read_bytes()) and page.sole("svg") and re.search(r", 0:0[12]$", page.text.strip())
 
 
+@pytest.mark.slow
 def test_a_large_one_is_played_in_part_and_says_so(tmp_path: Path):
     """Eleven minutes of WAV are 21 MB; a notebook gets 29 s of them."""
     path = tmp_path / "long.wav"

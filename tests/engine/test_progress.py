@@ -24,6 +24,7 @@ def test_a_step_that_fails_is_not_called_done(progress: Progress, told: io.Strin
     assert "done" not in told.getvalue()
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_is_a_sign_of_life_at_least_every_two_seconds() -> None:
     out = io.StringIO()
     with Progress(Console(file=out, force_terminal=True, width=100)).step("Loading") as note:
