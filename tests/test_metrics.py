@@ -128,6 +128,7 @@ def test_strangers_make_no_labels(served: Served):
     served.http.get("/made-up")
     served.http.get("/v1/models/made-up")
     served.http.request("BREW", "/made-up")
+    served.http.get("/metrics")  # whose own rows are there from the next time on
     rows = len(read(served.http.get("/metrics").text))
     for i in range(20):
         served.ask(model=f"made-up-{i}")
