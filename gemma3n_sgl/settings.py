@@ -51,7 +51,7 @@ class Settings(BaseModel):
     decode_timeout: Seconds = Field(10, description="time to decode one picture, or a second of sound, s")
     decode_memory_mb: Count = Field(1024, description="memory for decoding one file, MB")
 
-    max_runs: Count = Field(512, description="runs at once; further ones wait")
+    max_runs: Count = Field(2048, description="runs at once; further ones wait")
     max_runs_per_key: Count = Field(1024, description="runs of one key at once, those that wait included; without keys, of one address")
     max_queue: Annotated[int, Field(ge=0)] = Field(1024, description="requests that wait for a run")
     queue_timeout: Seconds = Field(30, description="time a request waits for a run, s")
