@@ -69,6 +69,6 @@ def gemma3n_serve(engine: int, ready: str = "/health") -> Iterator[tuple[int, su
     """The port and the process of `gemma3n serve` before the engine at a port, from when it answers at `ready`."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("gemma3n")), "serve", "--port", str(port)]
-    environ = {"GEMMA3N_RUNTIME_URL": f"http://127.0.0.1:{engine}"}
+    environ = {"GEMMA3N_RUNTIME_URL": f"http://127.0.0.1:{engine}", "GEMMA3N_MAX_RUNS": "4096", "GEMMA3N_MAX_RUNS_PER_KEY": "4096"}
     with running(command, f"http://127.0.0.1:{port}{ready}", environ, quiet=True) as process:  # its log is written, as it costs something
         yield port, process
