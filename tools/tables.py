@@ -82,7 +82,8 @@ def alerts() -> str:
 
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"settings": settings, "programs": programs},
+    "README.md": {"programs": programs},
+    "docs/settings.md": {"settings": settings},
     "docs/http.md": {"errors": error_codes, "fields": fields},
     "docs/operations.md": {"metrics": metrics, "alerts": alerts},
 }
