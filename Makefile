@@ -14,7 +14,7 @@ EXTRAS := build/newest-frontend
 LOCKED := --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --no-header
 UNDER_BOTH := tests/test_contract.py tests/test_stock.py tests/test_running.py tests/test_language.py
 # What the engine's environment lacks of the client's packages; whatever else is there stays at the engine's version.
-CLIENT_ONLY := av|greenlet|hypothesis|iniconfig|pluggy|pydub|pytest|pytest-timeout|sortedcontainers|ssrfguard
+CLIENT_ONLY := av|greenlet|httptools|hypothesis|iniconfig|pluggy|pydub|pytest|pytest-timeout|sortedcontainers|ssrfguard
 
 .PHONY: help serve test check test-slow test-engine test-newest lint engine bench bench-check demo-model image-check lock clean distclean
 
@@ -60,7 +60,7 @@ lint: .venv/.dev
 engine: .venv/.run
 	@$(BIN)/gemma3n engine install --device cpu $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
-$(EXTRAS)/.whole: requirements-dev.lock .venv/.dev | engine
+$(EXTRAS)/.whole: Makefile requirements-dev.lock .venv/.dev | engine
 	@rm -rf $(EXTRAS)
 	@grep -E '^($(CLIENT_ONLY))==' requirements-dev.lock | sed 's/[ \\].*//' | \
 		$(ENGINE_BIN)/python -m pip install -q --no-deps --target $(EXTRAS) -r /dev/stdin
