@@ -16,7 +16,7 @@ UNDER_BOTH := tests/test_contract.py tests/test_stock.py tests/test_running.py t
 # What the engine's environment lacks of the client's packages; whatever else is there stays at the engine's version.
 CLIENT_ONLY := av|greenlet|httptools|hypothesis|iniconfig|pluggy|pydub|pytest|pytest-timeout|sortedcontainers|ssrfguard
 
-.PHONY: help serve test check test-slow test-engine test-newest lint engine bench bench-check demo-model image-check lock clean distclean
+.PHONY: help serve test check test-slow test-engine test-newest lint engine bench bench-check bench-peers demo-model image-check lock clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,7 +73,10 @@ bench: .venv/.dev  ## what a relayed token and an idle server cost, without an e
 bench-check: .venv/.dev  ## in half a minute: whether a token still costs what it should, as a ratio to a bare pass-through in the same run
 	@$(BIN)/python bench/relay.py --rounds 1 --limit inf
 
-demo-model: engine  ## make the small model anew: two cores, some two hours, and espeak-ng (apt-get install espeak-ng fonts-liberation fonts-freefont-ttf)
+bench-peers: .venv/.dev  ## ours beside sglang-router, Hayhooks, LiteLLM and SGLang's own frontend, written into docs/performance.md: ten minutes
+	@$(BIN)/python bench/peers.py --write
+
+demo-model: engine  ## train a small model anew: two cores, some two hours, and espeak-ng (apt-get install espeak-ng fonts-liberation fonts-freefont-ttf)
 	@PYTHONPATH=tools:gemma3n_sgl/engine/cpu $(ENGINE_BIN)/python -m demo_model
 
 image-check: .venv/.dev  ## lint, build and run the image for real, and ask it something (Docker, or buildah as root)
