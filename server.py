@@ -75,6 +75,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        gc.set_threshold(10_000, 20, 20)  # a search for every 700 objects cost some hundredths: hardly any of them are in a cycle
         gc.freeze()  # what is here now stays; to search it for garbage over and over cost a tenth of all time under load
         watchdog = Watchdog({program.function.func.__code__: name for name, program in registry.programs.items()}, settings.max_block)
         watchdog.start()

@@ -31,6 +31,7 @@ from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.serving.doors import LEASE, Lease, give_back
 from gemma3n_sgl.serving.exchange import Exchange
+from gemma3n_sgl.serving.gate import STRAIGHT
 from gemma3n_sgl.serving.metrics import GAPS, no_gaps
 from gemma3n_sgl.serving.watching import Seen, seen
 from gemma3n_sgl.settings import Settings
@@ -154,8 +155,9 @@ class Shell:
                     await response(scope, receive, send)
                 else:
                     await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+                    straight: Send = scope.get(STRAIGHT, send)
                     async for frame in writer.frames(coming, len(runs)):
-                        await send({"type": "http.response.body", "body": frame, "more_body": True})
+                        await straight({"type": "http.response.body", "body": frame, "more_body": True})
                     give_back(scope)
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 sight.whole = True

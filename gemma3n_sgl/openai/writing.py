@@ -57,11 +57,9 @@ class Completion:
         logprobs = _logprobs(done.tokens) if self._logprobs else None
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": done.finish_reason}
 
-    async def frames(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
+    def frames(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
         """The server-sent events of a stream of `count` choices, up to `[DONE]`. An error on the way is told in the stream, and ends it."""
-        async for piece in guarded(self._pieces(events, count)):
-            yield piece
-        yield DONE
+        return guarded(self._pieces(events, count), DONE)
 
     async def _pieces(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
         for index in range(count):
@@ -194,8 +192,8 @@ def frame(value: dict[str, Any]) -> bytes:
     return b"data: " + on_one_line(value) + b"\n\n"
 
 
-async def guarded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The pieces of a stream; an error on the way is told in it, and ends it."""
+async def guarded(pieces: AsyncIterator[bytes], end: bytes = b"") -> AsyncIterator[bytes]:
+    """The pieces of a stream, then `end`, if it has one; an error on the way is told in it before."""
     try:
         async for piece in pieces:
             yield piece
@@ -204,3 +202,5 @@ async def guarded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     except Exception:
         log.exception("a stream broke off")
         yield frame(error_object(bug()))
+    if end:
+        yield end

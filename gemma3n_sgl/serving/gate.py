@@ -15,6 +15,9 @@ from gemma3n_sgl.serving.watching import seen
 
 log = logging.getLogger("gemma3n")
 
+STRAIGHT = "gemma3n.send"
+"""Where a request's scope holds the way to its client past all that looks at the head of an answer alone."""
+
 _GIVEN_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _SLASHES = re.compile("/{2,}")
 
@@ -48,6 +51,6 @@ class Gate:
 
         path = _SLASHES.sub("/", scope["path"]).rstrip("/") or "/"
         try:
-            await self._app({**scope, "path": path}, receive, send_with_id)
+            await self._app({**scope, "path": path, STRAIGHT: send}, receive, send_with_id)
         except Exception:  # answered already; raised on, uvicorn would cut a connection that the client goes on to use
             log.exception("request %s met a bug", request_id)
