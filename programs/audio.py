@@ -20,9 +20,13 @@ def audio(s, conversation: Conversation, effort: Literal["none", "low", "high"] 
     if effort == "none":
         s += turns(conversation)
     else:
-        s += turns(conversation.asking("Write down what is said, and describe what else is heard."))
-        s += assistant(sgl.gen("heard", temperature=0))
-        s += user(details, f"Think step by step about this, with what you heard:\n{conversation.last.text}")
+        thinking = f"{details}Think step by step about this, with what you heard:\n{conversation.last.text}"
+        if conversation.only(Audio):
+            s += turns(conversation.asking("Write down what is said, and describe what else is heard."))
+            s += assistant(sgl.gen("heard", temperature=0))
+            s += user(thinking)
+        else:  # recordings alone, which are written down already
+            s += turns(conversation.asking(thinking))
         s += assistant(sgl.gen("reasoning"))
         s += user("Now answer, in short.")
     s += assistant(sgl.gen("answer"))

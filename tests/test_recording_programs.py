@@ -116,6 +116,15 @@ async def test_of_a_long_recording_notes_on_its_parts_are_asked(ear: ListeningEn
     assert "Notes.\nNotes." in asked(ear)[-1] and long[:100] not in asked(ear)[-1]
 
 
+@pytest.mark.parametrize("effort", ["low", "high"])
+async def test_reasoning_about_a_long_recording_begins_with_what_is_said_in_it(ear: ListeningEngine, endpoint: Gemma3nEndpoint, effort: str) -> None:
+    """Never is anything asked about a sound that is not there."""
+    await events(endpoint, "audio", open_recording(TALK.wav), "What is w3?", effort=effort)
+    thinking = [text for text in asked(ear) if "Transcribe this audio." not in text]
+    assert len(thinking) == 2 and all(WORDS in " ".join(text.split()) and "What is w3?" in text for text in thinking)
+    assert ("part by part" in thinking[0]) == (effort == "high") and "Write down what is said" not in thinking[0]
+
+
 async def test_minutes_are_held_to_their_schema(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
     ear.script = lambda prompt: Reply(prompt.partition("\n")[0] or '{"summary": "Talk.", "decisions": [], "action_items": []}')
     _, done = await events(endpoint, "minutes")
