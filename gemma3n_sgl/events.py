@@ -108,3 +108,12 @@ class Done:
 
 
 Event = Step | Segment | Delta | Call | Arguments | Done
+
+
+def joined(first: Event, then: Event) -> Event | None:
+    """Both as one, where they are pieces of the same text; None where they are not."""
+    if isinstance(first, Delta) and isinstance(then, Delta):
+        return Delta(first.text + then.text, first.tokens + then.tokens)
+    if isinstance(first, Arguments) and isinstance(then, Arguments) and first.index == then.index:
+        return Arguments(first.index, first.text + then.text)
+    return None

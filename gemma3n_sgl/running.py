@@ -1,7 +1,7 @@
 """A program and its arguments in, events out (`gemma3n_sgl.events`), `Done` the last.
 
-`stream` and `run` are coroutines; `gemma3n_sgl.client` gives them to callers without a loop. An error of the engine, of the program's body or
-of a fork is raised here. Leaving `stream` early, or cancelling `run`, closes the run's engine streams at once.
+`stream` hands them out, `run` tells them; `gemma3n_sgl.client` gives both to callers without a loop. An error of the engine, of the program's
+body or of a fork is raised here. Leaving `stream` early, or cancelling `run`, closes the run's engine streams at once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -20,12 +20,15 @@ from sglang.lang.ir import SglFunction, SglSamplingParams
 from gemma3n_sgl.bridge import spawn
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
 from gemma3n_sgl.errors import Gemma3nError, InvalidValue, ProgramError, RunTimeout
-from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Segment, Step, Token, ToolCall, Usage
+from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Segment, Step, Token, ToolCall, Usage, joined
 from gemma3n_sgl.executor import ANSWER, LoopExecutor, Observer
 from gemma3n_sgl.holdback import Holdback
 from gemma3n_sgl.relay import TokenLog
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.settings import Settings
+
+Tell = Callable[[Event], None]
+"""Takes what a run says. It is called where the program runs, so it may `bridge.wait`: the program then waits with it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,10 @@ async def stream(
     endpoint: Gemma3nEndpoint,
     sampling: Sampling | None = None,
     budget: Budget | None = None,
-    onlooker: Onlooker | None = None,
 ) -> AsyncGenerator[Event]:
     """Run a program and yield what it says as it says it. Deltas that have piled up come as one."""
     mailbox = _Mailbox()
-    run = _Run(program, endpoint, sampling or Sampling(), budget or Budget(), mailbox.put, onlooker or Onlooker())
-    task = asyncio.create_task(run.drive(arguments))
+    task = asyncio.create_task(run(program, arguments, endpoint, sampling, budget, mailbox.put))
     task.add_done_callback(lambda _: mailbox.wake())
     try:
         while not task.done():
@@ -100,41 +101,40 @@ async def stream(
 
 
 async def run(
-    program: Runnable, arguments: dict[str, Any], endpoint: Gemma3nEndpoint, sampling: Sampling | None = None, budget: Budget | None = None
+    program: Runnable,
+    arguments: dict[str, Any],
+    endpoint: Gemma3nEndpoint,
+    sampling: Sampling | None = None,
+    budget: Budget | None = None,
+    tell: Tell | None = None,
+    onlooker: Onlooker | None = None,
 ) -> Done:
-    """Run a program to its end."""
-    return await _Run(program, endpoint, sampling or Sampling(), budget or Budget(), lambda _: None, Onlooker()).drive(arguments)
+    """Run a program to its end, telling all it says before."""
+    return await _Run(program, endpoint, sampling or Sampling(), budget or Budget(), tell or _nobody, onlooker or Onlooker()).drive(arguments)
 
 
-async def side_by_side(streams: Sequence[AsyncGenerator[Event]]) -> AsyncGenerator[tuple[int, Event]]:
-    """The events of several runs as they come, each with the index of its run. The first error ends them all."""
-    coming = {asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)}
+def _nobody(event: Event) -> None:
+    """Whom to tell where nobody listens."""
+
+
+async def side_by_side(jobs: Sequence[Awaitable[None]]) -> None:
+    """Do several things at once. The first error ends them all."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
-        while coming:
-            ready, _ = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(ready, key=coming.__getitem__):
-                index = coming.pop(task)
-                try:
-                    event = task.result()
-                except StopAsyncIteration:
-                    continue
-                yield index, event
-                coming[asyncio.ensure_future(anext(streams[index]))] = index
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done():
+                task.result()
     finally:
-        for task in coming:
+        for task in tasks:
             task.cancel()
-        if coming:
-            await asyncio.wait(coming)
-        for stream in streams:
-            await stream.aclose()
+        await asyncio.wait(tasks)
 
 
 class _Run(Observer):
     """One run of one program."""
 
-    def __init__(
-        self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, tell: Callable[[Event], None], onlooker: Onlooker
-    ) -> None:
+    def __init__(self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, tell: Tell, onlooker: Onlooker) -> None:
         super().__init__()
         self._onlooker = onlooker
         self._program, self._endpoint, self._budget, self._tell = program, endpoint, budget, tell
@@ -171,7 +171,7 @@ class _Run(Observer):
         try:
             async with self._deadline:
                 self._begin_anew()
-                executor = await spawn(self._body, arguments, defaults)
+                return await spawn(self._body, arguments, defaults)
         except TimeoutError:
             idle = " without hearing more of the recording" if self._granted else ""
             raise RunTimeout(f"The program ran for {self._budget.seconds:g} s{idle} and was ended. Ask for less at once.") from None
@@ -181,14 +181,13 @@ class _Run(Observer):
             raise ProgramError(f"The program {self._program.name!r} failed with {type(error).__name__}.") from error
         finally:
             await self.stop()
-        return self._done(executor)
 
-    def _body(self, arguments: dict[str, Any], defaults: SglSamplingParams) -> LoopExecutor:
+    def _body(self, arguments: dict[str, Any], defaults: SglSamplingParams) -> Done:
         arguments = arguments | self._program.function.bind_arguments
         executor = LoopExecutor(self._endpoint, arguments, defaults, self)
         self._program.function.func(ProgramState(executor), **arguments)
         executor.finish()
-        return executor
+        return self._done(executor)
 
     def plan(self, params: dict[str, Any], *, product: bool, streams: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
         return self._sampling.plan(params, product=product, streams=streams)
@@ -311,11 +310,8 @@ class _Mailbox:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, event: Event) -> None:
-        last = self._events[-1] if self._events else None
-        if isinstance(event, Delta) and isinstance(last, Delta):
-            self._events[-1] = Delta(last.text + event.text, last.tokens + event.tokens)
-        elif isinstance(event, Arguments) and isinstance(last, Arguments) and event.index == last.index:
-            self._events[-1] = Arguments(event.index, last.text + event.text)
+        if self._events and (both := joined(self._events[-1], event)):
+            self._events[-1] = both
         else:
             self._events.append(event)
         self.wake()

@@ -162,7 +162,7 @@ class EngineStream:
         self._rest = b""
         self._heard = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._last_heard = 0.0
+        self._waiting_since: float | None = None
         self._limit = client.deadlines.first_token
         self._timed_out = False
         self._gate: Lengths | None = None
@@ -176,7 +176,7 @@ class EngineStream:
             gate = self._client.lengths()
             await gate.enter(len(clip))
             self._gate = gate
-        self._last_heard = loop.time()
+        self._waiting_since = loop.time()
         try:
             async with asyncio.timeout(self._limit):
                 self._response = response = await self._client._request("POST", "/generate", self._body, self._carried)
@@ -193,6 +193,8 @@ class EngineStream:
     async def next(self) -> list[dict[str, Any]]:
         """All events that have arrived since, at least one; none at all once the generation has ended."""
         assert self._response is not None and self._loop is not None
+        if self._waiting_since is None:
+            self._waiting_since = self._loop.time()
         while not self.done:
             try:
                 data = await self._response.content.readany()
@@ -201,7 +203,7 @@ class EngineStream:
             if not data:
                 raise EngineError(BROKEN_OFF)
             if events := self._events(data):
-                self._last_heard = self._loop.time()  # bytes that make no event are silence
+                self._waiting_since = None  # bytes that make no event are silence; who has an event may take its time with it
                 if self._gate is not None:
                     self._gate.leave()
                     self._gate = None
@@ -251,7 +253,7 @@ class EngineStream:
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """One timer a stream, moved on when it fires: silence is noticed without a cost for each token."""
-        left = self._last_heard + self._limit - loop.time()
+        left = self._limit if self._waiting_since is None else self._waiting_since + self._limit - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, self._watch, loop)
         else:

@@ -152,10 +152,10 @@ def test_a_client_that_leaves_is_told_from_one_that_was_answered(scripted: Scrip
 def test_a_bug_is_logged_once_with_its_traceback_and_the_id_that_the_client_is_told(
     scripted: ScriptedEngine, logged: Log, monkeypatch: pytest.MonkeyPatch
 ):
-    def buggy(*_: Any) -> None:
+    def buggy(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError(SECRET)
 
-    monkeypatch.setattr("gemma3n_sgl.shell.running.stream", buggy)
+    monkeypatch.setattr("gemma3n_sgl.shell.running.run", buggy)
     written = logged()
     with serving(Settings(runtime_url=scripted.url)) as served:
         answer = served.ask()
@@ -192,5 +192,3 @@ def test_what_machines_ask_every_few_seconds_is_told_only_where_it_fails(scripte
 def test_a_picture_is_logged_by_its_size_alone():
     """With GEMMA3N_LOG_CONTENT a prompt holds pictures in words."""
     assert str(Image(b"secret bytes", width=2, height=1, media_type="image/png")).count("secret") == 0
-
-

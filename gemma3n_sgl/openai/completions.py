@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.errors import Gemma3nError, InvalidValue
 from gemma3n_sgl.events import Delta, Done, Event, Token
 from gemma3n_sgl.openai.requests import ChatRequest, Message, check_fields, invalid
-from gemma3n_sgl.openai.writing import DONE, Head, frame, guarded, usage, used
+from gemma3n_sgl.openai.writing import DONE, Head, error_object, frame, usage, used
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's own default for this route."""
@@ -68,6 +67,7 @@ class TextCompletion:
         self._echoed = [prompt if asked.echo else "" for prompt in asked.prompts]
         self._logprobs = asked.logprobs is not None
         self._include_usage = asked.include_usage
+        self._done: dict[int, list[Event]] = {}
 
     def field(self, name: str) -> str:
         return "prompt" if name.startswith("messages") else name
@@ -81,25 +81,30 @@ class TextCompletion:
             choices.append(self._choice(index, text, done.tokens, done.finish_reason))
         return self._head | {"choices": choices, "usage": usage(used(runs, each=self._each))}
 
-    async def frames(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
-        async for piece in guarded(self._pieces(events, count)):
-            yield piece
-        yield DONE
+    def begin(self, count: int) -> bytes:
+        echoed = [(index, self._echoed[index // self._each]) for index in range(count)]
+        return b"".join([self._chunk(index, text) for index, text in echoed if text])
 
-    async def _pieces(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
-        none = {"usage": None} if self._include_usage else {}
-        for index in range(count):
-            if echoed := self._echoed[index // self._each]:
-                yield frame(self._head | {"choices": [self._choice(index, echoed, (), None)]} | none)
-        runs: list[list[Event]] = [[] for _ in range(count)]
-        async for index, event in events:
-            if isinstance(event, Delta):
-                yield frame(self._head | {"choices": [self._choice(index, event.text, event.tokens, None)]} | none)
-            elif isinstance(event, Done):
-                runs[index].append(event)
-                yield frame(self._head | {"choices": [self._choice(index, "", (), event.finish_reason)]} | none)
+    def piece(self, index: int, event: Event) -> bytes:
+        if isinstance(event, Delta):
+            return self._chunk(index, event.text, event.tokens)
+        if isinstance(event, Done):
+            self._done[index] = [event]
+            return self._chunk(index, "", finish_reason=event.finish_reason)
+        return b""
+
+    def end(self) -> bytes:
         if self._include_usage:
-            yield frame(self._head | {"choices": [], "usage": usage(used(runs, each=self._each))})
+            runs = [self._done[index] for index in sorted(self._done)]
+            return frame(self._head | {"choices": [], "usage": usage(used(runs, each=self._each))}) + DONE
+        return DONE
+
+    def failed(self, error: Gemma3nError) -> bytes:
+        return frame(error_object(error)) + DONE
+
+    def _chunk(self, index: int, text: str, tokens: tuple[Token, ...] = (), finish_reason: str | None = None) -> bytes:
+        none = {"usage": None} if self._include_usage else {}
+        return frame(self._head | {"choices": [self._choice(index, text, tokens, finish_reason)]} | none)
 
     def _choice(self, index: int, text: str, tokens: tuple[Token, ...], finish_reason: str | None) -> dict[str, Any]:
         logprobs = _logprobs(tokens) if self._logprobs else None

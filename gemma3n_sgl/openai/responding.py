@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from gemma3n_sgl.errors import Gemma3nError
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Usage
 from gemma3n_sgl.openai.responses import ResponsesRequest, our_field
-from gemma3n_sgl.openai.writing import bug, on_one_line, told_step
-
-log = logging.getLogger("gemma3n")
+from gemma3n_sgl.openai.writing import on_one_line, told_step
 
 Item = dict[str, Any]
 
@@ -39,24 +36,24 @@ class Responding:
         assert isinstance(done, Done)
         return self._ended(done)
 
-    async def frames(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
-        """The server-sent events of a stream; an error on the way is told in it, and ends it. There is no `[DONE]` here."""
-        yield self._event("response.created", response=self._response("in_progress"))
-        yield self._event("response.in_progress", response=self._response("in_progress"))
-        try:
-            async for _, event in events:
-                for frame in self._said(event):
-                    yield frame
-                if isinstance(event, Done):
-                    response = self._ended(event)
-                    yield self._event(f"response.{response['status']}", response=response)
-        except Exception as error:
-            if not isinstance(error, Gemma3nError):
-                log.exception("a stream broke off")
-            told = error if isinstance(error, Gemma3nError) else bug()
-            failed = self._response("failed") | {"error": {"code": "server_error", "message": told.message}}
-            yield self._event("error", code=told.code, message=told.message, param=told.param)
-            yield self._event("response.failed", response=failed)
+    def begin(self, count: int) -> bytes:
+        created = self._event("response.created", response=self._response("in_progress"))
+        return created + self._event("response.in_progress", response=self._response("in_progress"))
+
+    def piece(self, index: int, event: Event) -> bytes:
+        said = b"".join(self._said(event))
+        if isinstance(event, Done):
+            response = self._ended(event)
+            return said + self._event(f"response.{response['status']}", response=response)
+        return said
+
+    def end(self) -> bytes:
+        return b""  # there is no [DONE] here
+
+    def failed(self, error: Gemma3nError) -> bytes:
+        failed = self._response("failed") | {"error": {"code": "server_error", "message": error.message}}
+        told = self._event("error", code=error.code, message=error.message, param=error.param)
+        return told + self._event("response.failed", response=failed)
 
     def _said(self, event: Event) -> Iterator[bytes]:
         """What one event adds to the response, as frames."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.errors import Gemma3nError, InvalidValue
 from gemma3n_sgl.events import Delta, Done, Event, Segment, Usage
 from gemma3n_sgl.openai.requests import invalid
-from gemma3n_sgl.openai.writing import frame, guarded
+from gemma3n_sgl.openai.writing import error_object, frame
 from gemma3n_sgl.subtitles import srt, vtt
 
 LANGUAGES = {
@@ -123,17 +122,21 @@ class Heard:
         measured["compression_ratio"] = round(len(said) / len(zlib.compress(said)), 3)
         return measured | unknown | ({"error": segment.error} if segment.error else {})
 
-    async def frames(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
-        """`transcript.text.delta`… and `transcript.text.done`; an error on the way is told in the stream, and ends it."""
-        async for piece in guarded(self._pieces(events)):
-            yield piece
+    def begin(self, count: int) -> bytes:
+        return b""
 
-    async def _pieces(self, events: AsyncIterator[tuple[int, Event]]) -> AsyncIterator[bytes]:
-        async for _, event in events:
-            if isinstance(event, Delta):
-                yield frame({"type": "transcript.text.delta", "delta": event.text})
-            elif isinstance(event, Done):
-                yield frame({"type": "transcript.text.done", "text": event.answer, "usage": _usage(event.usage)})
+    def piece(self, index: int, event: Event) -> bytes:
+        if isinstance(event, Delta):
+            return frame({"type": "transcript.text.delta", "delta": event.text})
+        if isinstance(event, Done):
+            return frame({"type": "transcript.text.done", "text": event.answer, "usage": _usage(event.usage)})
+        return b""
+
+    def end(self) -> bytes:
+        return b""
+
+    def failed(self, error: Gemma3nError) -> bytes:
+        return frame(error_object(error))
 
 
 def _usage(used: Usage) -> dict[str, Any]:

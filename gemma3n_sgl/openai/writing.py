@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -14,8 +13,6 @@ from pydantic_core import to_json
 from gemma3n_sgl.errors import Gemma3nError, ProgramError
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Token, ToolCall, Usage
 from gemma3n_sgl.program import Program
-
-log = logging.getLogger("gemma3n")
 
 _HOLE = "\u0000"
 DONE = b"data: [DONE]\n\n"
@@ -36,6 +33,7 @@ class Completion:
         self._include_usage = include_usage
         self._logprobs = logprobs
         self._frames: dict[tuple[int, str], tuple[bytes, bytes]] = {}
+        self._done: list[list[Event]] = []
 
     def field(self, name: str) -> str:
         return name
@@ -57,25 +55,10 @@ class Completion:
         logprobs = _logprobs(done.tokens) if self._logprobs else None
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": done.finish_reason}
 
-    def frames(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
-        """The server-sent events of a stream of `count` choices, up to `[DONE]`. An error on the way is told in the stream, and ends it."""
-        return guarded(self._pieces(events, count), DONE)
+    def begin(self, count: int) -> bytes:
+        return b"".join([frame(self._chunk({"role": "assistant", "content": "", "refusal": None}, index)) for index in range(count)])
 
-    async def _pieces(self, events: AsyncIterator[tuple[int, Event]], count: int) -> AsyncIterator[bytes]:
-        for index in range(count):
-            yield frame(self._chunk({"role": "assistant", "content": "", "refusal": None}, index))
-        done: list[list[Event]] = []
-        async for index, event in events:
-            if isinstance(event, Done):
-                done.append([event])
-                yield frame(self._chunk({}, index, event.finish_reason))
-            elif piece := self._piece(index, event):
-                yield piece
-        if self._include_usage:
-            yield frame(self._chunk({}, 0) | {"choices": [], "usage": usage(used(done))})
-
-    def _piece(self, index: int, event: Event) -> bytes:
-        """The chunk of one event; nothing for what a chat has no words for."""
+    def piece(self, index: int, event: Event) -> bytes:
         if isinstance(event, Delta):
             if self._logprobs:
                 return frame(self._chunk({"content": event.text}, index, logprobs=_logprobs(event.tokens)))
@@ -84,12 +67,21 @@ class Completion:
             return self._text(index, "reasoning_content", told_step(event))
         if isinstance(event, Call):
             function = {"name": event.name, "arguments": ""}
-            return frame(
-                self._chunk({"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}, index)
-            )
+            return frame(self._chunk({"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}, index))
         if isinstance(event, Arguments):
             return frame(self._chunk({"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}, index))
+        if isinstance(event, Done):
+            self._done.append([event])
+            return frame(self._chunk({}, index, event.finish_reason))
         return b""
+
+    def end(self) -> bytes:
+        if self._include_usage:
+            return frame(self._chunk({}, 0) | {"choices": [], "usage": usage(used(self._done))}) + DONE
+        return DONE
+
+    def failed(self, error: Gemma3nError) -> bytes:
+        return frame(error_object(error)) + DONE
 
     def _text(self, index: int, name: str, text: str) -> bytes:
         """A chunk around its text, so that a token costs the JSON of its text alone."""
@@ -190,17 +182,3 @@ def on_one_line(value: Any) -> bytes:
 def frame(value: dict[str, Any]) -> bytes:
     """A server-sent event."""
     return b"data: " + on_one_line(value) + b"\n\n"
-
-
-async def guarded(pieces: AsyncIterator[bytes], end: bytes = b"") -> AsyncIterator[bytes]:
-    """The pieces of a stream, then `end`, if it has one; an error on the way is told in it before."""
-    try:
-        async for piece in pieces:
-            yield piece
-    except Gemma3nError as error:
-        yield frame(error_object(error))
-    except Exception:
-        log.exception("a stream broke off")
-        yield frame(error_object(bug()))
-    if end:
-        yield end

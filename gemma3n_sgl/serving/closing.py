@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from gemma3n_sgl.errors import ShuttingDown
-
-T = TypeVar("T")
 
 
 class Closing:
@@ -44,9 +41,3 @@ class Closing:
                 raise
             task.uncancel()
             raise ShuttingDown("The server is shutting down, and this answer was not done in time. Try again.") from None
-
-    async def told_in(self, events: AsyncIterator[T]) -> AsyncGenerator[T]:
-        """The same events, as long as there are any before the end."""
-        with self.telling():
-            async for event in events:
-                yield event

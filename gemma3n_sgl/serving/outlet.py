@@ -1,0 +1,155 @@
+"""What runs say on its way to their client: as a whole at the end, or piece by piece from where the program runs, with no task in between."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections import deque
+from time import perf_counter
+from typing import Any, Protocol
+
+from starlette.types import Send
+
+from gemma3n_sgl.bridge import wait
+from gemma3n_sgl.errors import Gemma3nError
+from gemma3n_sgl.events import Delta, Done, Event, joined
+from gemma3n_sgl.openai.writing import bug
+from gemma3n_sgl.serving.metrics import GAPS, no_gaps
+from gemma3n_sgl.serving.watching import Seen
+
+log = logging.getLogger("gemma3n")
+
+EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+class Writer(Protocol):
+    """Makes OpenAI's objects of what runs say. What a stream has no words for is b""."""
+
+    def whole(self, runs: list[list[Event]]) -> dict[str, Any] | str:
+        """The answer from all events of each run; a text where it is not JSON."""
+
+    def begin(self, count: int) -> bytes:
+        """The server-sent events before those of `count` runs."""
+
+    def piece(self, index: int, event: Event) -> bytes:
+        """Those of one event of a run."""
+
+    def end(self) -> bytes:
+        """Those after the last."""
+
+    def failed(self, error: Gemma3nError) -> bytes:
+        """Those that end the stream instead, where it is broken off."""
+
+    def field(self, name: str) -> str:
+        """What a field of the chat request, to which the client's amounts, is called in the client's own."""
+
+
+class Outlet(ABC):
+    """Where the `count` runs of a request tell what they say. Seen are its beginning, and the times between the pieces of one that comes alone."""
+
+    def __init__(self, writer: Writer, count: int, sight: Seen) -> None:
+        self._writer, self._count, self._sight = writer, count, sight
+        self._gaps = sight.gaps if count == 1 else no_gaps()
+        self._began = self._last = 0.0
+
+    @abstractmethod
+    def tell(self, index: int, event: Event) -> None:
+        """Called where the program of this run stands, in its greenlet."""
+
+    @abstractmethod
+    async def done(self, index: int, done: Done) -> None:
+        """This run is over."""
+
+    def _sees(self, event: Event) -> None:
+        now = perf_counter()
+        if not self._began:
+            self._began = self._last = now
+            self._sight.begins()
+        elif type(event) is Delta:
+            self._gaps[bisect_left(GAPS, now - self._last)] += 1
+            self._last = now
+            if self._count == 1:
+                self._sight.gap_seconds = now - self._began
+
+
+class Whole(Outlet):
+    """All of it at once."""
+
+    def __init__(self, writer: Writer, count: int, sight: Seen) -> None:
+        super().__init__(writer, count, sight)
+        self._said: list[list[Event]] = [[] for _ in range(count)]
+
+    def tell(self, index: int, event: Event) -> None:
+        self._sees(event)
+        self._said[index].append(event)
+
+    async def done(self, index: int, done: Done) -> None:
+        self.tell(index, done)
+
+    @property
+    def answer(self) -> dict[str, Any] | str:
+        return self._writer.whole(self._said)
+
+
+class Stream(Outlet):
+    """Server-sent events. The program itself waits for a client that reads slowly, and what others say meanwhile goes as one."""
+
+    def __init__(self, writer: Writer, count: int, sight: Seen, send: Send, straight: Send) -> None:
+        """`send` takes the head, `straight` all else."""
+        super().__init__(writer, count, sight)
+        self._send, self._straight = send, straight
+        self._piled: deque[tuple[int, Event]] = deque()
+        self._unsent = b""
+        self._busy = False
+        self.begun = False
+        """Whether its head is out."""
+
+    def tell(self, index: int, event: Event) -> None:
+        if self._busy:
+            self._pile(index, event)
+        else:
+            wait(self._say(index, event))
+
+    async def done(self, index: int, done: Done) -> None:
+        if self._busy:
+            self._pile(index, done)
+        else:
+            await self._say(index, done)
+
+    async def end(self) -> None:
+        await self._ends(self._writer.end())
+
+    async def fail(self, error: Exception) -> None:
+        """An error ends what has begun."""
+        if not isinstance(error, Gemma3nError):
+            log.error("a stream broke off", exc_info=error)
+            error = bug()
+        self._sight.fails(error)
+        rest = b"".join([self._unsent, *(self._writer.piece(index, event) for index, event in self._piled)])
+        await self._ends(rest + self._writer.failed(error))
+
+    async def _say(self, index: int, event: Event) -> None:
+        self._busy = True
+        try:
+            self._sees(event)
+            if not self.begun:
+                self._unsent = self._writer.begin(self._count)
+                await self._send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+                self.begun = True
+            self._unsent += self._writer.piece(index, event)
+            while self._unsent or self._piled:
+                if self._unsent:
+                    await self._straight({"type": "http.response.body", "body": self._unsent, "more_body": True})
+                self._unsent = self._writer.piece(*self._piled.popleft()) if self._piled else b""
+        finally:
+            self._busy = False
+
+    def _pile(self, index: int, event: Event) -> None:
+        if self._piled and self._piled[-1][0] == index and (both := joined(self._piled[-1][1], event)):
+            self._piled[-1] = index, both
+        else:
+            self._piled.append((index, event))
+
+    async def _ends(self, body: bytes) -> None:
+        await self._straight({"type": "http.response.body", "body": body, "more_body": False})
