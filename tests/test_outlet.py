@@ -1,0 +1,128 @@
+"""On its way to a client nothing is lost, doubled or out of order, however the client reads and whoever speaks at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gemma3n_sgl.bridge import spawn, wait
+from gemma3n_sgl.errors import EngineError
+from gemma3n_sgl.events import Delta, Done, Event, Step, Usage
+from gemma3n_sgl.openai.writing import Completion
+from gemma3n_sgl.serving.outlet import Stream
+from gemma3n_sgl.serving.watching import Seen
+
+
+class Reader:
+    """A client that reads when it likes: `pauses` says before each write for how long the way is shut."""
+
+    def __init__(self, pauses: Callable[[], float]) -> None:
+        self._pauses = pauses
+        self.got = b""
+        self.heads = 0
+        self.ended = False
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.heads += 1
+            return
+        if (pause := self._pauses()) > 0:
+            await asyncio.sleep(pause)
+        assert self.heads == 1 and not self.ended
+        self.got += message["body"]
+        self.ended = not message["more_body"]
+
+    @property
+    def chunks(self) -> list[Any]:
+        lines = self.got.decode().split("\n\n")
+        assert lines[-2:] == ["data: [DONE]", ""]
+        return [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+
+    def said(self, index: int, name: str = "content") -> str:
+        choices = [choice for chunk in self.chunks for choice in chunk.get("choices", []) if choice["index"] == index]
+        return "".join(choice["delta"].get(name) or "" for choice in choices)
+
+
+def stream_to(reader: Reader, count: int = 1) -> Stream:
+    return Stream(Completion("gemma-3n"), count, Seen(), reader.send, reader.send)
+
+
+async def run_of(stream: Stream, index: int, events: list[Event], rest: Callable[[], float]) -> None:
+    """A program that says these, and rests before each as it likes."""
+
+    def program() -> None:
+        for event in events:
+            if (seconds := rest()) > 0:
+                wait(asyncio.sleep(seconds))
+            stream.tell(index, event)
+
+    await spawn(program)
+    await stream.done(index, Done("", "stop", Usage()))
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_whatever_several_say_at_once_to_a_slow_reader_arrives_once_and_in_order(seed: int):
+    chance = random.Random(seed)
+
+    def naps() -> float:
+        return chance.choice([0, 0, 0.0005, 0.002])
+
+    reader = Reader(naps)
+    stream = stream_to(reader, 3)
+    words = [[f"{index}.{i} " for i in range(chance.randrange(1, 40))] for index in range(3)]
+    await asyncio.gather(*(run_of(stream, index, [Step("aside", "x"), *map(Delta, said)], naps) for index, said in enumerate(words)))
+    await stream.end()
+    assert [reader.said(index) for index in range(3)] == ["".join(said) for said in words]
+    assert [reader.said(index, "reasoning_content") for index in range(3)] == ["aside: x\n\n"] * 3
+    assert sorted(choice["index"] for chunk in reader.chunks for choice in chunk["choices"] if choice["finish_reason"]) == [0, 1, 2]
+    assert reader.ended and reader.heads == 1
+
+
+async def test_what_is_said_while_a_reader_does_not_read_comes_as_one_piece():
+    gate = asyncio.Event()
+
+    class Shut(Reader):
+        async def send(self, message: Any) -> None:
+            if message["type"] == "http.response.body":
+                await gate.wait()
+            await super().send(message)
+
+    reader = Shut(lambda: 0)
+    stream = stream_to(reader)
+    first = asyncio.create_task(spawn(stream.tell, 0, Delta("a")))
+    await asyncio.sleep(0)
+    for letter in "bcdef":
+        await spawn(stream.tell, 0, Delta(letter))
+    gate.set()
+    await first
+    await stream.done(0, Done("", "stop", Usage()))
+    await stream.end()
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in reader.chunks] == ["", "a", "bcdef", None]
+
+
+async def test_an_error_comes_after_all_that_was_said_before_it_also_where_its_run_was_cut_off_in_the_middle_of_a_piece():
+    shut = asyncio.Event()
+
+    class Shut(Reader):
+        async def send(self, message: Any) -> None:
+            if b"two" in message.get("body", b"") and not shut.is_set():
+                await shut.wait()
+            await super().send(message)
+
+    reader = Shut(lambda: 0)
+    stream = stream_to(reader, 2)
+    await spawn(stream.tell, 0, Delta("one "))
+    held = asyncio.create_task(spawn(stream.tell, 0, Delta("two ")))
+    await asyncio.sleep(0)
+    await spawn(stream.tell, 1, Delta("three "))
+    held.cancel()
+    await asyncio.wait({held})
+    shut.set()
+    await stream.fail(EngineError("It broke."))
+    assert (reader.said(0), reader.said(1)) == ("one two ", "three ")
+    assert reader.chunks[-1]["error"]["message"] == "It broke." and reader.ended
