@@ -2,8 +2,8 @@
 
 Streams of 64 tokens at 50 a second, so many going on at once, each client beginning its next where its last has ended and the first ones spread
 over such a stream's time: a server in use, where `peers.py` lets all come at one moment. Asked are the paced engine itself, our server and a bare
-pass-through before it, in turn. Prints one JSON line each: milliseconds to the first token, p50 and p99, and what they are over the engine's own. Ends
-with 1 where a stream failed, or ours are over the limits: `--p50 3 --p99 10`.
+pass-through before it, in turn. Prints one JSON line each: milliseconds to the first token, p50 and p99, and what they are over the engine's.
+Ends with 1 where a stream failed, or ours are over the limits: `--p50 3 --p99 10`.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def train(course: Course, *, again: bool) -> None:
         loaded(model, course.runs, "talk")
     loaded(model, course.runs, "see", "model.vision_tower.", "model.embed_vision.")
     loaded(model, course.runs, "hear", "model.audio_tower.", "model.embed_audio.")
-    sight, held = Sight(course.data, "train", 6000, 6000), Sight(course.data, "test", 300, 300)
+    sight, held = Sight(course.data, "train", 8000, 14000), Sight(course.data, "test", 300, 300)
     soft, soft_held = Kept(model, sight, course.runs / "kept.pt"), Kept(model, held, course.runs / "kept-held-out.pt")
     for name, weight in model.named_parameters():
         weight.requires_grad_("language_model" in name)
