@@ -32,11 +32,11 @@ def endpoint_of(settings: Settings) -> Gemma3nEndpoint:
 def connect(url: str | None = None, *, settings: Settings | None = None) -> Gemma:
     """An engine to run programs on: at `url`, else where `GEMMA3N_RUNTIME_URL` says, else at http://127.0.0.1:30000.
 
-    Asks nothing of the network yet; a first run tells when nobody is there (EngineUnavailable).
+    Asks nothing of the network yet; a first run tells when nobody is there (EngineUnavailable). SettingsError where `url` is none.
     """
     settings = settings or Settings.from_env(os.environ)
     if url:
-        settings = settings.model_copy(update={"runtime_url": url.rstrip("/")})
+        settings = settings.model_copy(update={"runtime_url": Settings.from_env({"GEMMA3N_RUNTIME_URL": url}).runtime_url})
     return Gemma(endpoint_of(settings), Budget.of(settings))
 
 

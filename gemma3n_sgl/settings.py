@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gemma3n_sgl.errors import SettingsError
 
 PREFIX = "GEMMA3N_"
+
+_LOGIN = re.compile("//[^/@]*@")
+"""A name and password in an address."""
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -91,7 +95,7 @@ class Settings(BaseModel):
     @classmethod
     def _http(cls, value: str) -> str:
         urls = [url.strip().rstrip("/") for url in value.split(",")]
-        if not all(url.startswith(("http://", "https://")) for url in urls):
+        if not all(map(_is_address, urls)):
             raise ValueError("must be an http:// or https:// address, such as http://127.0.0.1:30000, or several with commas between")
         return ",".join(urls)
 
@@ -136,6 +140,19 @@ class Settings(BaseModel):
     def engine_key(self) -> str:
         """The key for the engine, from its file where one is named."""
         return lines_of(self.runtime_api_key_file, "runtime_api_key_file")[0] if self.runtime_api_key_file else self.runtime_api_key
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # asking for the port checks it
+    except ValueError:
+        return False
+
+
+def without_login(urls: str) -> str:
+    """Addresses as they may be shown."""
+    return _LOGIN.sub("//…@", urls)
 
 
 def lines_of(file: str, setting: str) -> list[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-import aiohttp
 from pydantic_core import to_json
 
-from gemma3n_sgl.bridge import background, on_background
+from gemma3n_sgl.connections import BrokenOff, Connection, ConnectionFailed, Pool
 from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable
 from gemma3n_sgl.lengths import LINGERS, Lengths
 from gemma3n_sgl.refusals import BROKEN_OFF, NONSENSE, check_finish, parsed, refusal, told
@@ -28,11 +28,8 @@ _IDS = b'"output_ids":'
 """No string of JSON holds this: there its quotes have backslashes."""
 _TELLING, _SKIMMED = 2, 4096
 """Token ids are not read after so many events, whose ids tell whether the stream is cumulative, in an event of so many bytes."""
-_READ_BUFFER = 2**20
 _LONGEST = 2**26
 """Bytes of an answer, or of one event of a stream, from which on it is none: whatever grows so long does not end."""
-_IDLE = 4
-"""Seconds a connection waits for its next request. The engine closes it after 5, and a request sent at that moment would be lost."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,12 @@ class EngineClient:
         self.deadlines = deadlines or Deadlines()
         self.carried: Callable[[], dict[str, str]] = dict
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
         self._lengths: WeakKeyDictionary[asyncio.AbstractEventLoop, Lengths] = WeakKeyDictionary()
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Its connections."""
+        return Pool(self.url, self._headers, self.deadlines.connect)
 
     @property
     def standing(self) -> dict[str, Any]:
@@ -79,25 +80,9 @@ class EngineClient:
         """The gate for clips, of the running loop."""
         return self._lengths.setdefault(asyncio.get_running_loop(), Lengths())
 
-    def _session(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None or session.closed:
-            self._sessions[loop] = session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.deadlines.connect),
-                headers=self._headers,
-                read_bufsize=_READ_BUFFER,
-                auto_decompress=False,
-            )
-            if on_background():
-                background().at_exit(self.aclose)
-        return session
-
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        if session := self._sessions.pop(asyncio.get_running_loop(), None):
-            await session.close()
+        await self.pool.aclose()
 
     async def get(self, path: str, *, timeout: float) -> Any:
         """The JSON of a GET, within `timeout` seconds."""
@@ -109,22 +94,23 @@ class EngineClient:
 
     async def _call(self, method: str, path: str, body: Any, timeout: float) -> Any:
         try:
-            async with asyncio.timeout(timeout), self._request(method, path, body) as response:
-                data = await _whole(response)
-                if response.status != 200:
-                    raise refusal(response.status, data)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            async with asyncio.timeout(timeout):
+                answer = await self.pool.asked(method, path, None if body is None else to_json(body))
+                try:
+                    data = await _whole(answer)
+                except BaseException:
+                    answer.close()
+                    raise
+                self.pool.give_back(answer)
+        except ConnectionFailed:
             raise EngineUnavailable(UNREACHABLE) from None
         except TimeoutError:
             raise EngineTimeout(f"The engine did not answer within {timeout:g} s. Try again later.") from None
-        except aiohttp.ClientError:
+        except BrokenOff:
             raise EngineError(BROKEN_OFF) from None
-        return parsed(data, (dict, list)) if response.content_type == "application/json" else None
-
-    def _request(self, method: str, path: str, body: Any, carried: dict[str, str] | None = None) -> Any:
-        data = None if body is None else to_json(body)
-        headers = {"Content-Type": "application/json"} | (carried or {})
-        return self._session().request(method, self.url + path, data=data, headers=headers, allow_redirects=False)  # the key goes nowhere else
+        if answer.status != 200:
+            raise refusal(answer.status, data)
+        return parsed(data, (dict, list)) if answer.content_type == "application/json" else None
 
     async def prefill(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """The event of each prompt of a `/generate` that generates nothing: the engine has then read it, and says how long and how likely it is."""
@@ -158,7 +144,7 @@ class EngineStream:
         self._client = client
         self._body = body | {"stream": True}
         self._carried = client.carried()
-        self._response: aiohttp.ClientResponse | None = None
+        self._answer: Connection | None = None
         self._rest = b""
         self._heard = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -179,26 +165,26 @@ class EngineStream:
         self._waiting_since = loop.time()
         try:
             async with asyncio.timeout(self._limit):
-                self._response = response = await self._client._request("POST", "/generate", self._body, self._carried)
-                if response.status != 200:
-                    raise refusal(response.status, await _whole(response))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+                self._answer = answer = await self._client.pool.asked("POST", "/generate", to_json(self._body), self._carried)
+                if answer.status != 200:
+                    raise refusal(answer.status, await _whole(answer))
+        except ConnectionFailed:
             raise EngineUnavailable(UNREACHABLE) from None
         except TimeoutError:
             raise self._too_late() from None
-        except aiohttp.ClientError:
+        except BrokenOff:
             raise EngineError(BROKEN_OFF) from None
         self._watch(loop)
 
     async def next(self) -> list[dict[str, Any]]:
         """All events that have arrived since, at least one; none at all once the generation has ended."""
-        assert self._response is not None and self._loop is not None
+        assert self._answer is not None and self._loop is not None
         if self._waiting_since is None:
             self._waiting_since = self._loop.time()
         while not self.done:
             try:
-                data = await self._response.content.readany()
-            except aiohttp.ClientError:
+                data = await self._answer.read()
+            except BrokenOff:
                 raise (self._too_late() if self._timed_out else EngineError(BROKEN_OFF)) from None
             if not data:
                 raise EngineError(BROKEN_OFF)
@@ -213,8 +199,9 @@ class EngineStream:
 
     def release(self) -> None:
         """Keep the connection for others, after a generation that ended well."""
-        if self._response is not None and self.done:
-            self._response.release()
+        if self._answer is not None and self.done:
+            answer, self._answer = self._answer, None
+            self._client.pool.give_back(answer)
 
     def close(self) -> None:
         if self._timer:
@@ -223,8 +210,8 @@ class EngineStream:
             gate, self._gate = self._gate, None
             if self._loop is not None and not self._loop.is_closed():  # called from SGLang's own threads, too
                 self._loop.call_soon_threadsafe(self._loop.call_later, LINGERS, gate.leave)
-        if self._response is not None:
-            self._response.close()
+        if self._answer is not None:
+            self._answer.close()
 
     def _events(self, data: bytes) -> list[dict[str, Any]]:
         *whole, self._rest = (self._rest + data).split(_LINE_END)
@@ -258,8 +245,8 @@ class EngineStream:
             self._timer = loop.call_later(left, self._watch, loop)
         else:
             self._timed_out = True
-            if self._response is not None:
-                self._response.close()
+            if self._answer is not None:
+                self._answer.close()
 
     def _too_late(self) -> EngineTimeout:
         return EngineTimeout(f"The engine was silent for {self._limit:g} s. It may be overloaded; try again later.")
@@ -283,10 +270,10 @@ def _clip(audio: Any) -> str:
     return audio if isinstance(audio, str) else ""
 
 
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
+async def _whole(answer: Connection) -> bytes:
     """The body of an answer that is no stream."""
     body = bytearray()
-    async for piece in response.content.iter_any():
+    while piece := await answer.read():
         body += piece
         if len(body) > _LONGEST:
             raise EngineError(NONSENSE)

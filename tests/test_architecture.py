@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"shown"},
     {"errors", "conversation", "bridge", "holdback", "events", "joining", "lengths"},
-    {"settings", "engine", "refusals", "program", "sampling", "calling", "forms", "subtitles"},
+    {"settings", "engine", "refusals", "connections", "program", "sampling", "calling", "forms", "subtitles"},
     {"media", "transport"},
     {"language", "relay"},
     {"engines"},
@@ -36,9 +36,9 @@ FLOORS = [
 """Rooms from the ground up. A room may import those of the floors below its own; `gemma3n_sgl` is the façade."""
 
 AT_HOME = {
-    "aiohttp": {"transport"},
     "av": {"media"},
     "greenlet": {"bridge"},
+    "httptools": {"connections"},
     "httpx": {"media"},
     "PIL": {"media"},
     "pydub": {"media"},

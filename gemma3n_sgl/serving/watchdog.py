@@ -35,7 +35,7 @@ ADVICE = "it should call what takes so long by offload(fn, …)"
 log = logging.getLogger("gemma3n")
 
 _SIGNALS = (signal.SIGURG, signal.SIGVTALRM)
-_OURS = ("gemma3n_sgl.bridge", "gemma3n_sgl.transport", "gemma3n_sgl.lengths", "asyncio", "aiohttp", "logging")
+_OURS = ("gemma3n_sgl.bridge", "gemma3n_sgl.transport", "gemma3n_sgl.connections", "gemma3n_sgl.lengths", "asyncio", "logging")
 """Where others depend on what is done being done wholly; it never takes long there."""
 
 

@@ -19,6 +19,7 @@ from gemma3n_sgl.media import open_image
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
+from gemma3n_sgl.settings import without_login
 from gemma3n_sgl.terminal.findings import Finding, fine, problem, warning
 
 PATIENCE = 30.0
@@ -41,19 +42,19 @@ TALKS = (
 
 async def reached(endpoint: Gemma3nEndpoint) -> tuple[Finding, dict[str, Any]]:
     """Whether an engine answers, and what it says of itself ({}: there is nothing more to ask)."""
-    began = time.perf_counter()
+    began, address = time.perf_counter(), without_login(endpoint.base_url)
     try:
         info = await endpoint.describe()
     except EngineUnavailable:
-        return problem("engine", f"nothing answers at {endpoint.base_url}", START), {}
+        return problem("engine", f"nothing answers at {address}", START), {}
     except EngineTimeout:
         advice = f"It may be loading or hang: look at its log, or start it anew. {START}"
-        return problem("engine", f"what is at {endpoint.base_url} takes connections, but does not answer within {INFO_TIMEOUT:g} s", advice), {}
+        return problem("engine", f"what is at {address} takes connections, but does not answer within {INFO_TIMEOUT:g} s", advice), {}
     except EngineError as error:
-        return problem("engine", f"{endpoint.base_url}: {error.message}", START), {}
+        return problem("engine", f"{address}: {error.message}", START), {}
     if not isinstance(info, dict) or "model_path" not in info:
-        return problem("engine", f"what answers at {endpoint.base_url} is no SGLang engine", START), {}
-    return fine("engine", f"answers at {endpoint.base_url} in {1000 * (time.perf_counter() - began):.0f} ms"), info
+        return problem("engine", f"what answers at {address} is no SGLang engine", START), {}
+    return fine("engine", f"answers at {address} in {1000 * (time.perf_counter() - began):.0f} ms"), info
 
 
 async def release(endpoint: Gemma3nEndpoint) -> Finding:

@@ -24,7 +24,7 @@ from gemma3n_sgl.serving.connection import BACKLOG, config_of
 from gemma3n_sgl.serving.ending import Server
 from gemma3n_sgl.serving.metrics import forget_process
 from gemma3n_sgl.serving.workers import Workers, share_of
-from gemma3n_sgl.settings import Settings
+from gemma3n_sgl.settings import Settings, without_login
 from gemma3n_sgl.terminal.showing import say
 
 Make = Callable[[Settings, Closing], ASGIApp]
@@ -116,7 +116,7 @@ async def _tell_start(reserved: socket.socket, settings: Settings, registry: Reg
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{port}"
     say(f"Gemma 3n is served at {url}/v1 (Ctrl-C ends it).", "bold", stderr=False)
-    say(f"  engine  {settings.runtime_url}, {await _engine(settings)}", stderr=False)
+    say(f"  engine  {without_login(settings.runtime_url)}, {await _engine(settings)}", stderr=False)
     say(f"  models  {MODEL}, and {MODEL}:NAME for {', '.join(registry.programs)}", stderr=False)
     if not (settings.api_keys or settings.api_keys_file) and host not in ("127.0.0.1", "::1"):
         say("  Open to all who reach this machine: GEMMA3N_API_KEYS sets keys.", "yellow")

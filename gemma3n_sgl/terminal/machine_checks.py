@@ -14,14 +14,11 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from gemma3n_sgl.engine.choice import detect
 from gemma3n_sgl.errors import SettingsError
 from gemma3n_sgl.registry import Registry
-from gemma3n_sgl.settings import PREFIX, Settings, lines_of
+from gemma3n_sgl.settings import PREFIX, Settings, lines_of, without_login
 from gemma3n_sgl.terminal.findings import Finding, fine, problem, warning
 
 SECRET = ("api_keys", "runtime_api_key")
 """Settings that are never shown."""
-
-_LOGIN = re.compile("//[^/@]*@")
-"""A name and password in an address."""
 
 OUTPUT_TIMEOUT = 3.0
 """Seconds nvidia-smi may take: it hangs where a driver is broken."""
@@ -34,7 +31,7 @@ def settings(found: Settings, environ: Mapping[str, str]) -> Finding:
         value, variable = getattr(found, name), PREFIX + name.upper()
         if value == field.get_default() and variable not in environ:
             continue
-        shown = "…" if name in SECRET else ",".join(map(str, value)) if isinstance(value, tuple) else _LOGIN.sub("//…@", str(value))
+        shown = "…" if name in SECRET else ",".join(map(str, value)) if isinstance(value, tuple) else without_login(str(value))
         told.append(f"{name}={shown} ({variable if value == getattr(read, name) else 'flag'})")
     return fine("settings", f"{'; '.join(told)}; all else as by default" if told else "all as by default")
 

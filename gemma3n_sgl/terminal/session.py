@@ -14,7 +14,7 @@ from gemma3n_sgl.events import Done, Event
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
-from gemma3n_sgl.settings import Settings
+from gemma3n_sgl.settings import Settings, without_login
 from gemma3n_sgl.terminal.showing import show, show_json
 
 
@@ -41,7 +41,7 @@ class Session:
         try:
             return self._loop.run(answer)
         except EngineUnavailable as error:
-            hint = f"It is looked for at {self._settings.runtime_url}: `gemma3n engine start` starts one, --runtime-url names another."
+            hint = f"It is looked for at {without_login(self._settings.runtime_url)}: `gemma3n engine start` starts one, --runtime-url names another."
             raise EngineUnavailable(f"{error.message} {hint}") from error
 
     def hear(self, program: Program, arguments: dict[str, Any], told: Callable[[Event], object]) -> Done:
