@@ -6,17 +6,20 @@ Each promise is kept twice: by the server as it is, and, with the defect put in,
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from listening_engine import wav
 from serving import Served, serving
 
 from gemma3n_sgl import Conversation, hearing
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
-from gemma3n_sgl.media import batches
+from gemma3n_sgl.media import Clip, batches, clips, open_recording
 from gemma3n_sgl.settings import Settings
 
 pytestmark = pytest.mark.engine
@@ -53,7 +56,8 @@ def assistant(text: str) -> Message:
 
 
 RED, BLUE, YELLOW = (picture(name) for name in ("red-circle.png", "blue-square.jpg", "yellow-star.webp"))
-SHOWN = assistant("A red circle.")
+SHOWN, DIGITS = assistant("A red circle."), sound("314.wav")
+THEN = "then a red circle, then a yellow star."
 
 
 def pictures_swapped(patch: pytest.MonkeyPatch) -> None:
@@ -62,6 +66,16 @@ def pictures_swapped(patch: pytest.MonkeyPatch) -> None:
     def swapped(self: Gemma3nEndpoint, s: Any, data: dict[str, Any]) -> None:
         original(self, s, data)
         data.get("image_data", []).reverse()
+
+    patch.setattr(Gemma3nEndpoint, "_add_images", swapped)
+
+
+def sounds_swapped(patch: pytest.MonkeyPatch) -> None:
+    original = Gemma3nEndpoint._add_images
+
+    def swapped(self: Gemma3nEndpoint, s: Any, data: dict[str, Any]) -> None:
+        original(self, s, data)
+        data.get("audio_data", []).reverse()
 
     patch.setattr(Gemma3nEndpoint, "_add_images", swapped)
 
@@ -113,15 +127,17 @@ def the_history_lost(patch: pytest.MonkeyPatch) -> None:
     _every_talk(patch, turns=lambda talk: talk.turns[-1:])
 
 
-COLOUR = {"role": "system", "content": "What colour is it?"}
-
 CASES: list[tuple[str, list[Message], str, Defect]] = [
     ("gemma-3n", [user(RED, BLUE, "Describe both pictures.")], "First a red circle, then a blue square.", pictures_swapped),
-    ("gemma-3n", [user(YELLOW, RED, "Describe both pictures.")], "First a yellow star, then a red circle.", pictures_swapped),
+    ("gemma-3n", [user(BLUE, RED, YELLOW, "Describe these images.")], f"First a blue square, {THEN}", pictures_swapped),
+    ("gemma-3n", [user(RED, YELLOW, DIGITS, "Describe both.")], "First a red circle, then a yellow star; you said 3 1 4.", pictures_swapped),
+    ("gemma-3n", [user(DIGITS, sound("20s.mp3"), "What is said in both?")], "First 3 1 4, then 2 7 1 8 2", sounds_swapped),
     ("gemma-3n", [user(sound("2min.mp3"), "Transcribe this audio.")], " ".join(SAID), a_clip_dropped),
     ("gemma-3n:transcribe", [user(sound("2min.mp3"))], " ".join(SAID), a_clip_heard_twice),
-    ("gemma-3n", [COLOUR, user(RED)], "Red.", the_system_prompt_lost),
+    ("gemma-3n", [{"role": "system", "content": "Your name is Clara."}, user("What is your name?")], "I am Clara.", the_system_prompt_lost),
+    ("gemma-3n", [user("My name is Felix."), assistant("Hello, Felix!"), user("What is my name?")], "You are Felix.", the_history_lost),
     ("gemma-3n", [user(RED, "What is this?"), SHOWN, user("What colour is it?")], "Red.", the_history_lost),
+    ("gemma-3n", [user(DIGITS, "Transcribe this audio."), assistant("3 1 4"), user("What did I say?")], "3 1 4", the_history_lost),
 ]
 
 
@@ -141,3 +157,23 @@ def test_and_if_it_were_the_answer_would_tell(
 ):
     defect(monkeypatch)
     assert answer(real, model, messages) != wanted
+
+
+def test_five_minutes_of_digits_with_pauses_are_written_down_each_in_order_and_at_its_time(real: Served):
+    spoken = [part for part in clips(open_recording(MEDIA / "2min.mp3")) if isinstance(part, Clip)]
+    rng, at = random.Random(5), 0.7
+    samples, groups = np.zeros(16_000 * 300, dtype="<i2"), list[tuple[float, str]]()
+    while at < 296:
+        number = rng.randrange(len(spoken))
+        pcm = np.frombuffer(spoken[number].sound.pcm, dtype="<i2")
+        samples[round(at * 16_000) :][: len(pcm)] = pcm
+        groups.append((at + 0.2, SAID[number]))  # a clip begins 0.2 s before its first word
+        at += len(pcm) / 16_000 + rng.uniform(0.5, 9)
+    files = {"file": ("digits.wav", wav(samples.tobytes())), "model": (None, "whisper-1"), "response_format": (None, "verbose_json")}
+    heard = real.http.post("/v1/audio/transcriptions", files=files, timeout=240).json()
+    assert heard["text"].split() == " ".join(digits for _, digits in groups).split()
+    assert heard["duration"] == pytest.approx(300, abs=0.1)
+    for segment in heard["segments"]:
+        inside = [(start, digits) for start, digits in groups if segment["start"] - 0.3 <= start <= segment["end"]]
+        assert segment["text"].split() == " ".join(digits for _, digits in inside).split(), segment
+        assert abs(segment["start"] - inside[0][0]) <= 0.3, segment

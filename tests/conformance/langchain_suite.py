@@ -29,7 +29,6 @@ OUT_OF_REACH = {
     "test_tool_calling": "the arguments have to be those of the question, magic_function(3): the small model writes another number",
     "test_tool_calling_async": "the arguments have to be those of the question, magic_function(3): the small model writes another number",
     "test_json_mode": "the keys are told in the question alone: the small model writes an empty object",
-    "test_agent_loop": "the model has to choose the tool by itself: the small model chooses none",
     "test_unicode_tool_call_integration": "a name has to be copied from the question: the small model writes another",
 }
 """Every test that asks the model for what the small one does not know; `test_langchain_knowing.py` shows them with an engine that does."""

@@ -3,8 +3,8 @@
 It needs espeak-ng (Debian: `apt-get install espeak-ng`) and the fonts of fonts-dejavu, fonts-liberation and fonts-freefont-ttf, two cores
 and some two hours; what it works on stays in FOLDER (build/demo-model, 7 GB), and a stage whose result is there is not run again.
 
-The model that ships came from an earlier and smaller form of these programs; what comes out here takes its place only where `evaluate` and
-the tests say that it is better.
+The model that ships came from these stages, the last of them taken up several times (its card tells); what comes out here is better only where
+`evaluate` and the tests say so.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def make(folder: Path, *, quick: bool) -> None:
         _finish(hear)
         (runs / "senses").touch()
     if not (runs / "talked").exists():
-        _finish(_begin("speaking", str(data), str(runs), "--steps", "4" if quick else "6000"))
+        _finish(_begin("speaking", str(data), str(runs), "--steps", "4" if quick else "9000"))
         (runs / "talked").touch()
     if not quick:
         _finish(_begin("export", str(runs), str(SHIPPED)))
