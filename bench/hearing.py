@@ -1,8 +1,8 @@
-"""What it costs to hear a long recording: `python bench/hearing.py [--minutes 60] [--engine URL] [--rounds 3]`
+"""What it costs to hear a long recording: `python bench/hearing.py [--minutes 60] [--pause 5] [--engine URL] [--rounds 3]`
 
-Makes an MP3 of so many minutes (44.1 kHz, stereo, 128 kbit/s) of the digits in tests/media, with pauses between them. Tells what decoding and
-cutting take, and what `transcribe` takes, in a process of its own, over the engine at URL, else over a paced stand-in (80 tokens a clip at 200
-a second). Beside it a bare asyncio client sends the same clips all at once; they are decoded and cut for it before, and made of one length, since
+Makes an MP3 of so many minutes (44.1 kHz, stereo, 128 kbit/s) of the digits in tests/media, with pauses of up to PAUSE seconds
+between them (0.8: clips of 29 s, of which the small model babbles). Tells what decoding and cutting take, and what `transcribe` takes, in a
+process of its own, over the engine at URL, else over a paced stand-in (80 tokens a clip at 200 a second). Beside it a bare asyncio client sends the same clips all at once; they are decoded and cut for it before, and made of one length, since
 others would kill the engine. Ends with an error if a promise is broken: 150 MB above idle, 0.3 s to cut an hour, the first text within 1.5 × one clip
 alone, and, with a real engine, 1.1 × the bare client in all.
 """
@@ -54,12 +54,12 @@ LONG = 29.0
 """Seconds of a recording that is a single clip."""
 
 
-def talk(seconds: float) -> np.ndarray:
+def talk(seconds: float, pause: float) -> np.ndarray:
     rng = random.Random(0)
     groups = [np.frombuffer(part.sound.pcm, dtype="<i2") for part in clips(open_recording(DIGITS)) if isinstance(part, Clip)]
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < seconds * SAMPLE_RATE:
-        pieces += [rng.choice(groups), np.zeros(round(rng.uniform(0, 0.8) * SAMPLE_RATE), dtype="<i2")]
+        pieces += [rng.choice(groups), np.zeros(round(rng.uniform(pause / 5, pause) * SAMPLE_RATE), dtype="<i2")]
     return np.concatenate(pieces)[: round(seconds * SAMPLE_RATE)]
 
 
@@ -145,8 +145,8 @@ def cut(pieces: Sequence[bytes | Gap]) -> int:
     return count + len(list(cutter.pause(0)))
 
 
-def measure(folder: Path, minutes: int, url: str | None, rounds: int) -> dict[str, float]:
-    samples = talk(60 * minutes)
+def measure(folder: Path, minutes: int, pause: float, url: str | None, rounds: int) -> dict[str, float]:
+    samples = talk(60 * minutes, pause)
     whole, one = mp3(folder / "whole.mp3", samples), mp3(folder / "one.mp3", samples[-int(LONG * SAMPLE_RATE) :])
     decoding, pieces = timed(lambda: list(blocks(open_recording(whole))))
     cutting, count = min(timed(lambda: cut(pieces)) for _ in range(3))
@@ -175,6 +175,7 @@ def broken(figures: dict[str, float], real: bool) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--pause", type=float, default=5)
     parser.add_argument("--engine", help="URL of a real engine; default: a paced stand-in")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hear", nargs="*", type=Path, default=[], help=argparse.SUPPRESS)
@@ -184,6 +185,6 @@ if __name__ == "__main__":
             print(json.dumps(asdict(asyncio.run(by_program(given.engine, path)))), flush=True)
         sys.exit()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), given.minutes, given.engine, given.rounds)
+        figures = measure(Path(folder), given.minutes, given.pause, given.engine, given.rounds)
     print(json.dumps(figures))
     sys.exit(", ".join(broken(figures, bool(given.engine))) or 0)
