@@ -1,10 +1,10 @@
 """What it costs to hear a long recording: `python bench/hearing.py [--minutes 60] [--pause 5] [--engine URL] [--rounds 3]`
 
-Makes an MP3 of so many minutes (44.1 kHz, stereo, 128 kbit/s) of the digits in tests/media, with pauses of up to PAUSE seconds
-between them (0.8: clips of 29 s, of which the small model babbles). Tells what decoding and cutting take, and what `transcribe` takes, in a
-process of its own, over the engine at URL, else over a paced stand-in (80 tokens a clip at 200 a second). Beside it a bare asyncio client sends the same clips all at once; they are decoded and cut for it before, and made of one length, since
-others would kill the engine. Ends with an error if a promise is broken: 150 MB above idle, 0.3 s to cut an hour, the first text within 1.5 × one clip
-alone, and, with a real engine, 1.1 × the bare client in all.
+Makes an MP3 of so many minutes (44.1 kHz, stereo, 128 kbit/s) of the digits in tests/media, with pauses of up to PAUSE seconds between them (0.8:
+clips of 29 s, of which the small model babbles). Tells what decoding and cutting take, and what `transcribe` takes, in a process of its own, over
+the engine at URL, else over a paced stand-in (80 tokens a clip at 200 a second). Beside it a bare asyncio client sends the same clips all at once;
+they are decoded and cut for it before, and made of one length, since others would kill the engine. Ends with an error if a promise is broken:
+150 MB above idle, 0.3 s to cut an hour, the first text within 1.5 × one clip alone, and, with a real engine, 1.1 × the bare client in all.
 """
 
 from __future__ import annotations
