@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,10 @@ if find_spec("real_engine"):
     from real_engine import engine
 
     __all__ += ["engine"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts its background jobs deaf to Ctrl-C, and all they start stays so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
