@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections import deque
+from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,8 @@ class Connection(asyncio.Protocol):
         self.content_type = ""
         self.idle_since = 0.0
         self.loop = asyncio.get_running_loop()
+        self.taker: Callable[[], bool] | None = None
+        """Asked first where something has come: whether it takes that, so that nobody who waits for news has to wake."""
         self._transport: asyncio.Transport
         self._parser: httptools.HttpResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -54,16 +57,22 @@ class Connection(asyncio.Protocol):
         while not self.status:
             if self._lost:
                 raise BrokenOff
-            await self._news()
+            await self.news()
 
     async def read(self) -> bytes:
         """What has come of the body since, b"" at its end. Raises BrokenOff."""
-        while not self._pieces:
+        while (data := self.taken()) is None:
+            await self.news()
+        return data
+
+    def taken(self) -> bytes | None:
+        """`read` for whoever waits for news by themselves: None where nothing has come."""
+        if not self._pieces:
             if self._whole:
                 return b""
             if self._lost:
                 raise BrokenOff
-            await self._news()
+            return None
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._waiting = 0
@@ -86,7 +95,8 @@ class Connection(asyncio.Protocol):
         self._kept = False
         self._transport.abort()
 
-    async def _news(self) -> None:
+    async def news(self) -> None:
+        """Wait until something has come, or the other end is gone."""
         self._waiter = self.loop.create_future()
         try:
             await self._waiter
@@ -114,6 +124,8 @@ class Connection(asyncio.Protocol):
             self._end()
         if not self.status and self._head > _MOST_HEAD:
             self._end()
+        if self.taker is None or not self.taker():
+            self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost, self._parser = True, None
@@ -135,7 +147,6 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self._parser is not None and (status := self._parser.get_status_code()) >= 200:  # below are answers before the answer
             self.status = status
-            self._wake()
 
     def on_body(self, data: bytes) -> None:
         if self._whole:
@@ -145,13 +156,11 @@ class Connection(asyncio.Protocol):
         if self._waiting > _READ_AHEAD and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
 
     def on_message_complete(self) -> None:
         if self.status and self._parser is not None:
             self._whole, self._kept = True, self._parser.should_keep_alive()
             self._parser = None  # which knows us, too
-            self._wake()
 
 
 class _Free(deque[Connection]):

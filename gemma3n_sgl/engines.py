@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any
 from zlib import crc32
@@ -154,7 +154,11 @@ class _Routed:
                 return
         raise EngineUnavailable(UNREACHABLE)
 
-    async def next(self) -> list[dict[str, Any]]:
+    def take_at_once(self, taker: Callable[[list[bytes]], bool]) -> None:
+        assert self._stream is not None
+        self._stream.take_at_once(taker)
+
+    async def next(self) -> list[bytes]:
         assert self._stream is not None
         return await self._stream.next()
 

@@ -21,7 +21,7 @@ from gemma3n_sgl.endpoint import CountingExecutor, Gemma3nEndpoint
 from gemma3n_sgl.errors import ProgramError
 from gemma3n_sgl.events import Segment, Token
 from gemma3n_sgl.holdback import neutralise
-from gemma3n_sgl.relay import TokenLog, relay
+from gemma3n_sgl.relay import Ear, TokenLog, relay
 
 ANSWER = "answer"
 """The variable that is a program's product; every other generated variable is a step on the way."""
@@ -83,6 +83,10 @@ class Observer(ABC):
     @abstractmethod
     def joining(self) -> None:
         """The answer is not made by one call; raises where the request's demands can't be kept then."""
+
+    @abstractmethod
+    def is_free(self) -> bool:
+        """Whether the next `delta` will be taken without waiting; it may then be told outside of the program."""
 
     @abstractmethod
     def delta(self, text: str, tokens: tuple[Token, ...] = ()) -> None: ...
@@ -284,14 +288,19 @@ class LoopExecutor(CountingExecutor):
         self.observer.begin_call()
         said: list[str] = []  # joined at the end: a long prompt is not copied for each token
         meta: dict[str, Any] = {}
+
+        def hear(text: str) -> None:
+            said.append(text)
+            if log is not None:
+                self.observer.delta(text, log.told(text))
+            elif tell is not None and text:
+                tell(text)
+
+        ear = Ear(self.observer.is_free if streams else lambda: tell is None, hear) if log is None else None
         with self.observer.watched(name or ""):
-            for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log):
+            for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log, ear):
+                hear(text)
                 meta = so_far
-                said.append(text)
-                if log is not None:
-                    self.observer.delta(text, log.told(text))
-                elif tell is not None and text:
-                    tell(text)
         if log is not None and (tokens := log.rest(meta)):
             self.observer.delta("", tokens)
         made = "".join(said)

@@ -2,76 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.errors import EngineError
 from gemma3n_sgl.events import Token
+from gemma3n_sgl.generated import Cut, whole
 from gemma3n_sgl.holdback import ZERO_WIDTH_SPACE, Holdback
 from gemma3n_sgl.refusals import NONSENSE, check_finish
 from gemma3n_sgl.transport import EngineClient
 
 
 def relay(
-    client: EngineClient, payload: dict[str, Any], stops: tuple[str, ...] = (), tokens: TokenLog | None = None
+    client: EngineClient, payload: dict[str, Any], stops: tuple[str, ...] = (), tokens: TokenLog | None = None, ear: Ear | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run one generation and yield (text, meta_info) as it comes; the last has `finish_reason`. Closing it ends the generation.
+    """Run one generation and yield (text, meta_info) as it comes; the last alone has a `meta_info`. Closing it ends the generation.
 
     Copes with cumulative and incremental streams. Control tokens in the text are neutralised, and it ends before the first of `stops`,
-    which must be in the payload's own `stop` too, with `no_stop_trim`. `tokens` takes the tokens' log probabilities.
+    which must be in the payload's own `stop` too, with `no_stop_trim`. `tokens` takes the tokens' log probabilities. What `ear` hears is not
+    yielded.
     """
-    stream, safe, cut = client.stream(payload), Holdback(stops), _Cut()
+    stream, safe, cut = client.stream(payload), Holdback(stops), Cut()
+
+    def hear(events: list[bytes]) -> bool:
+        said = cut.plain(events) if ear is not None and ear.is_free() else None
+        if said is None:
+            return False
+        if ear is not None and (text := safe.feed(said)):
+            ear.hear(text)
+        return True
+
     try:
         wait(stream.open())
-        meta: dict[str, Any] = {}
-        while batch := wait(stream.next()):
-            chunk, meta = cut.news(batch)
+        if ear is not None:
+            stream.take_at_once(hear)
+        while events := wait(stream.next()):
+            text = safe.feed(cut.news(events))
             if tokens is not None:
-                tokens.add(batch)
-            if text := safe.feed(chunk):
-                yield text, meta
-        check_finish(meta)
+                tokens.add(events)
+            if text:
+                yield text, {}
+        check_finish(cut.meta)
         stream.release()
-        yield safe.flush(), meta
+        yield safe.flush(), cut.meta
     finally:
         stream.close()
 
 
-class _Cut:
-    """Which part of each event is new. The engine sends the text so far, or only what is new with `--incremental-streaming-output`;
-    from the second event on the number of its token ids tells which."""
+@dataclass(frozen=True)
+class Ear:
+    """Takes text where it arrives, past the program that waits for all of it: no greenlet has to wake for a token.
 
-    def __init__(self) -> None:
-        self._incremental: bool | None = None
-        self._first = ""
-        self._tokens = 0
-        self._length = 0
+    Before each piece `is_free` says whether `hear` would take it without waiting.
+    """
 
-    def news(self, events: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-        """The new text of all `events`, and the last one's meta_info."""
-        try:
-            meta = events[-1]["meta_info"]
-            if meta.get("finish_reason"):
-                check_finish(meta)  # the text of an abort is no part of the answer: SGLang 0.5.23 puts a token of chance there
-            if self._incremental is False:
-                events = events[-1:]
-            return "".join([self._new(event) for event in events]), meta
-        except (KeyError, TypeError, AttributeError):
-            raise EngineError(NONSENSE) from None
-
-    def _new(self, event: dict[str, Any]) -> str:
-        text: str = event["text"]
-        if self._incremental is None and self._tokens:
-            ids = event.get("output_ids")
-            total = event["meta_info"]["completion_tokens"]
-            self._incremental = not text.startswith(self._first) if ids is None else len(ids) < total
-        if self._incremental:
-            return text
-        if not self._tokens:
-            self._first, self._tokens = text, event["meta_info"]["completion_tokens"]
-        new, self._length = text[self._length :], max(self._length, len(text))
-        return new
+    is_free: Callable[[], bool]
+    hear: Callable[[str], None]
 
 
 class TokenLog:
@@ -86,9 +74,9 @@ class TokenLog:
         self._tokens: list[Token] = []
         self._seen = self._handed = self._told = self._covered = 0
 
-    def add(self, events: list[dict[str, Any]]) -> None:
+    def add(self, events: list[bytes]) -> None:
         try:
-            for event in events:
+            for event in map(whole, events):
                 meta = event["meta_info"]
                 entries, tops = meta["output_token_logprobs"], meta.get("output_top_logprobs") or []
                 new = int(meta.get("output_token_logprobs_length", len(entries))) - self._seen

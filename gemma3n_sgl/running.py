@@ -30,6 +30,9 @@ from gemma3n_sgl.settings import Settings
 Tell = Callable[[Event], None]
 """Takes what a run says. It is called where the program runs, so it may `bridge.wait`: the program then waits with it."""
 
+IsFree = Callable[[], bool]
+"""Whether a piece of the answer would be taken without waiting. It may then be told where it arrives, and no program wakes for it."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -84,7 +87,7 @@ async def stream(
 ) -> AsyncGenerator[Event]:
     """Run a program and yield what it says as it says it. Deltas that have piled up come as one."""
     mailbox = _Mailbox()
-    task = asyncio.create_task(run(program, arguments, endpoint, sampling, budget, mailbox.put))
+    task = asyncio.create_task(run(program, arguments, endpoint, sampling, budget, mailbox.put, always))
     task.add_done_callback(lambda _: mailbox.wake())
     try:
         while not task.done():
@@ -107,14 +110,26 @@ async def run(
     sampling: Sampling | None = None,
     budget: Budget | None = None,
     tell: Tell | None = None,
+    is_free: IsFree | None = None,
     onlooker: Onlooker | None = None,
 ) -> Done:
     """Run a program to its end, telling all it says before."""
-    return await _Run(program, endpoint, sampling or Sampling(), budget or Budget(), tell or _nobody, onlooker or Onlooker()).drive(arguments)
+    ears = (tell, is_free or never) if tell else (_nobody, always)
+    return await _Run(program, endpoint, sampling or Sampling(), budget or Budget(), ears, onlooker or Onlooker()).drive(arguments)
 
 
 def _nobody(event: Event) -> None:
     """Whom to tell where nobody listens."""
+
+
+def always() -> bool:
+    """Of one who need never wait."""
+    return True
+
+
+def never() -> bool:
+    """Of one who may have to wait."""
+    return False
 
 
 async def side_by_side(jobs: Sequence[Awaitable[None]]) -> None:
@@ -134,10 +149,13 @@ async def side_by_side(jobs: Sequence[Awaitable[None]]) -> None:
 class _Run(Observer):
     """One run of one program."""
 
-    def __init__(self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, tell: Tell, onlooker: Onlooker) -> None:
+    def __init__(
+        self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, ears: tuple[Tell, IsFree], onlooker: Onlooker
+    ) -> None:
         super().__init__()
         self._onlooker = onlooker
-        self._program, self._endpoint, self._budget, self._tell = program, endpoint, budget, tell
+        self._program, self._endpoint, self._budget = program, endpoint, budget
+        self._tell, self._is_free = ears
         self._sampling = sampling
         self._usage = Usage()
         self._engine_calls = self._forks = self._characters = 0
@@ -236,6 +254,9 @@ class _Run(Observer):
         self._usage.add(meta, product=product)
         if product and (meta.get("finish_reason") or {}).get("type") == "length":
             self._finish_reason = "length"
+
+    def is_free(self) -> bool:
+        return self._is_free()
 
     def delta(self, text: str, tokens: tuple[Token, ...] = ()) -> None:
         self._streamed = True

@@ -24,9 +24,10 @@ from gemma3n_sgl.openai.requests import ChatRequest
 from gemma3n_sgl.openai.transcriptions import SpeechRequest
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.registry import MODEL, Registry
-from gemma3n_sgl.running import Budget, Tell
+from gemma3n_sgl.running import Budget, IsFree, Tell
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.connection import LINE
 from gemma3n_sgl.serving.doors import LEASE, Lease, give_back
 from gemma3n_sgl.serving.exchange import Exchange
 from gemma3n_sgl.serving.gate import STRAIGHT
@@ -40,7 +41,7 @@ HEARERS = {"transcribe": "transcribe", "translate": "translate_speech"}
 WHISPERS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """Names by which clients of OpenAI's ask for speech; here they mean `gemma-3n`."""
 
-Run = Callable[[Tell], Awaitable[Done]]
+Run = Callable[[Tell, IsFree], Awaitable[Done]]
 """A program with its arguments, ready to run."""
 
 
@@ -129,7 +130,7 @@ class Shell:
                 error.param = writer.field(error.param) if error.param else None
                 raise
             if stream:
-                outlet = Stream(writer, len(runs), sight, send, scope.get(STRAIGHT, send))
+                outlet = Stream(writer, len(runs), sight, send, scope.get(STRAIGHT, send), scope.get(LINE))
                 try:
                     await self._make(runs, outlet)
                 except Exception as error:
@@ -155,7 +156,7 @@ class Shell:
         """Have runs tell all they say, side by side."""
 
         async def make(index: int, run: Run) -> None:
-            await outlet.done(index, await run(partial(outlet.tell, index)))
+            await outlet.done(index, await run(partial(outlet.tell, index), outlet.is_free))
 
         with self.closing.telling():
             if len(runs) == 1:

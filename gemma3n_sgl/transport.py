@@ -17,17 +17,15 @@ from pydantic_core import to_json
 
 from gemma3n_sgl.connections import BrokenOff, Connection, ConnectionFailed, Pool
 from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable
+from gemma3n_sgl.generated import whole
 from gemma3n_sgl.lengths import LINGERS, Lengths
-from gemma3n_sgl.refusals import BROKEN_OFF, NONSENSE, check_finish, parsed, refusal, told
+from gemma3n_sgl.refusals import BROKEN_OFF, NONSENSE, check_finish, parsed, refusal
 
 UNREACHABLE = "The engine can't be reached; it may still be loading. Try again in a few seconds."
 _EVENT = b"data: "
+_DONE = b"data: [DONE]"
 _LINE_END = b"\n"
 """An event is one line and an empty one. To look for both at once takes bytes.split four times as long."""
-_IDS = b'"output_ids":'
-"""No string of JSON holds this: there its quotes have backslashes."""
-_TELLING, _SKIMMED = 2, 4096
-"""Token ids are not read after so many events, whose ids tell whether the stream is cumulative, in an event of so many bytes."""
 _LONGEST = 2**26
 """Bytes of an answer, or of one event of a stream, from which on it is none: whatever grows so long does not end."""
 
@@ -42,11 +40,14 @@ class Deadlines:
 
 
 class Generation(Protocol):
-    """One generation: `open` it, take events with `next` until there are none, `release` it after a good end, and `close` it whatever came."""
+    """One generation: `open` it, take events with `next` (or `take_at_once`) until there are none, `release` it after a good end, and `close` it
+    whatever came."""
 
     async def open(self) -> None: ...
 
-    async def next(self) -> list[dict[str, Any]]: ...
+    def take_at_once(self, taker: Callable[[list[bytes]], bool]) -> None: ...
+
+    async def next(self) -> list[bytes]: ...
 
     def release(self) -> None: ...
 
@@ -120,7 +121,7 @@ class EngineClient:
         try:
             await stream.open()
             while events := await stream.next():
-                read |= {str(event.get("index", 0)): event for event in events}
+                read |= {str(event.get("index", 0)): event for event in map(whole, events)}
             stream.release()
         finally:
             stream.close()
@@ -146,7 +147,10 @@ class EngineStream:
         self._carried = client.carried()
         self._answer: Connection | None = None
         self._rest = b""
-        self._heard = 0
+        self._has_spoken = False
+        self._taker: Callable[[list[bytes]], bool] | None = None
+        self._left: list[bytes] = []
+        self._error: EngineError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
         self._limit = client.deadlines.first_token
@@ -176,31 +180,28 @@ class EngineStream:
             raise EngineError(BROKEN_OFF) from None
         self._watch(loop)
 
-    async def next(self) -> list[dict[str, Any]]:
+    def take_at_once(self, taker: Callable[[list[bytes]], bool]) -> None:
+        """From now on, offer events to `taker` where they arrive: who waits by `next` wakes for those alone that it does not take."""
+        assert self._answer is not None
+        self._taker, self._answer.taker = taker, self._was_taken
+
+    async def next(self) -> list[bytes]:
         """All events that have arrived since, at least one; none at all once the generation has ended."""
         assert self._answer is not None and self._loop is not None
         if self._waiting_since is None:
             self._waiting_since = self._loop.time()
-        while not self.done:
-            try:
-                data = await self._answer.read()
-            except BrokenOff:
-                raise (self._too_late() if self._timed_out else EngineError(BROKEN_OFF)) from None
-            if not data:
-                raise EngineError(BROKEN_OFF)
-            if events := self._events(data):
-                self._waiting_since = None  # bytes that make no event are silence; who has an event may take its time with it
-                if self._gate is not None:
-                    self._gate.leave()
-                    self._gate = None
-                self._expect_tokens()
-                return events
-        return []
+        while not (events := self._arrived()) and not self.done:
+            await self._answer.news()
+        if events:
+            self._waiting_since = None  # bytes that make no event are silence; who has an event may take its time with it
+            self._speaks()
+        return events
 
     def release(self) -> None:
         """Keep the connection for others, after a generation that ended well."""
         if self._answer is not None and self.done:
             answer, self._answer = self._answer, None
+            answer.taker = None
             self._client.pool.give_back(answer)
 
     def close(self) -> None:
@@ -211,32 +212,65 @@ class EngineStream:
             if self._loop is not None and not self._loop.is_closed():  # called from SGLang's own threads, too
                 self._loop.call_soon_threadsafe(self._loop.call_later, LINGERS, gate.leave)
         if self._answer is not None:
+            self._answer.taker = None
             self._answer.close()
 
-    def _events(self, data: bytes) -> list[dict[str, Any]]:
-        *whole, self._rest = (self._rest + data).split(_LINE_END)
+    def _was_taken(self) -> bool:
+        """Whether what has come needs nobody to wake."""
+        if self._left:
+            return False
+        try:
+            events = self._arrived()
+        except EngineError as error:
+            self._error = error
+            return False
+        if events and not (self._taker and self._taker(events)):
+            self._left = events
+        elif events and self._loop is not None:
+            self._waiting_since = self._loop.time()
+        return not self._left and not self.done
+
+    def _arrived(self) -> list[bytes]:
+        """The events that have come and nobody has taken. Raises what says that there will be no more."""
+        assert self._answer is not None
+        if self._left:
+            events, self._left = self._left, []
+            return events
+        if self._error is not None:
+            raise self._error
+        try:
+            data = self._answer.taken()
+        except BrokenOff:
+            raise (self._too_late() if self._timed_out else EngineError(BROKEN_OFF)) from None
+        if data == b"" and not self.done:
+            raise EngineError(BROKEN_OFF)
+        return self._events(data) if data else []
+
+    def _events(self, data: bytes) -> list[bytes]:
+        *lines, self._rest = (self._rest + data).split(_LINE_END)
         if len(self._rest) > _LONGEST:
             raise EngineError(NONSENSE)
         events = []
-        for line in whole:
-            if not line.startswith(_EVENT):
-                continue
-            if line == b"data: [DONE]":
+        for line in lines:
+            if line == _DONE:
                 self.done = True
                 break
-            self._heard += 1
-            event = parsed(line[len(_EVENT) :] if self._heard <= _TELLING else _skimmed(line[len(_EVENT) :]))
-            if "error" in event:
-                raise told(event["error"])
-            events.append(event)
+            if line.startswith(_EVENT):
+                events.append(line[len(_EVENT) :])
         return events
 
-    def _expect_tokens(self) -> None:
-        if self._limit != self._client.deadlines.token:
-            self._limit = self._client.deadlines.token
-            if self._timer:
-                self._timer.cancel()
-            self._watch(asyncio.get_running_loop())
+    def _speaks(self) -> None:
+        """At its first event its clips are encoded, and from then on it has less time for each."""
+        if self._has_spoken:
+            return
+        self._has_spoken = True
+        if self._gate is not None:
+            self._gate.leave()
+            self._gate = None
+        self._limit = self._client.deadlines.token
+        if self._timer:
+            self._timer.cancel()
+        self._watch(asyncio.get_running_loop())
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """One timer a stream, moved on when it fires: silence is noticed without a cost for each token."""
@@ -250,17 +284,6 @@ class EngineStream:
 
     def _too_late(self) -> EngineTimeout:
         return EngineTimeout(f"The engine was silent for {self._limit:g} s. It may be overloaded; try again later.")
-
-
-def _skimmed(event: bytes) -> bytes:
-    """A long event with null for its token ids: in a cumulative stream they are all so far, and cost forty times what its text does."""
-    if len(event) < _SKIMMED or (at := event.rfind(_IDS)) < 0:
-        return event
-    begin = at + len(_IDS)
-    end = event.find(b"]", begin)
-    if end < 0 or event[begin : begin + 2].lstrip()[:1] != b"[":
-        return event
-    return event[:begin] + b"null" + event[end + 1 :]
 
 
 def _clip(audio: Any) -> str:

@@ -12,6 +12,7 @@ from scripted_engine import Reply, ScriptedEngine
 
 from gemma3n_sgl import Conversation, Gemma3nEndpoint, Image, assistant, open_image, open_recording, running, user
 from gemma3n_sgl.conversation import Part
+from gemma3n_sgl.generated import whole
 from gemma3n_sgl.language import AUDIO_TOKEN, IMAGE_TOKEN
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.registry import Registry
@@ -51,9 +52,9 @@ class Recorder(EngineClient):
         stream = super().stream(body)
         get = stream.next
 
-        async def get_and_keep() -> list[dict[str, Any]]:
+        async def get_and_keep() -> list[bytes]:
             new = await get()
-            events.extend(new)
+            events.extend(map(whole, new))
             return new
 
         stream.next = get_and_keep  # type: ignore[method-assign]

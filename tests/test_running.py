@@ -16,7 +16,7 @@ from gemma3n_sgl.events import Delta, Done, Event, Step, Usage
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
-from gemma3n_sgl.transport import Deadlines
+from gemma3n_sgl.transport import Deadlines, EngineStream
 
 PICTURE = Image(b"picture", width=1, height=1, media_type="image/png")
 
@@ -63,6 +63,21 @@ async def test_steps_come_first_then_the_answer_piece_by_piece_then_its_end(scri
     assert "".join(event.text for event in said[1:]) == "It is done."  # type: ignore[union-attr]
     assert isinstance(done, Done) and (done.answer, done.finish_reason) == ("It is done.", "stop")
     assert done.variables["thought"] == "Let me see"
+
+
+async def test_a_token_is_told_where_it_arrives_and_wakes_no_program(scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
+    woken = []
+    plain_next = EngineStream.next
+
+    async def counted(stream: EngineStream) -> list[bytes]:
+        woken.append(stream)
+        return await plain_next(stream)
+
+    monkeypatch.setattr(EngineStream, "next", counted)
+    scripted.script = Reply("word " * 40, delay=0.003)
+    *said, done = await events(scripted, two_steps)
+    assert len(said) > 20 and isinstance(done, Done) and done.answer == "word " * 40
+    assert len(woken) <= 2 * 6, "for the first tokens of two calls, by which the form of the stream is known, and for their ends"
 
 
 @pytest.mark.parametrize("incremental", [False, True])

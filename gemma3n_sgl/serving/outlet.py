@@ -15,6 +15,7 @@ from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.errors import Gemma3nError
 from gemma3n_sgl.events import Delta, Done, Event, joined
 from gemma3n_sgl.openai.writing import bug
+from gemma3n_sgl.serving.connection import Line
 from gemma3n_sgl.serving.metrics import GAPS, no_gaps
 from gemma3n_sgl.serving.watching import Seen
 
@@ -58,6 +59,10 @@ class Outlet(ABC):
         """Called where the program of this run stands, in its greenlet."""
 
     @abstractmethod
+    def is_free(self) -> bool:
+        """Whether the next piece of an answer will be taken without waiting."""
+
+    @abstractmethod
     async def done(self, index: int, done: Done) -> None:
         """This run is over."""
 
@@ -84,6 +89,9 @@ class Whole(Outlet):
         self._sees(event)
         self._said[index].append(event)
 
+    def is_free(self) -> bool:
+        return True
+
     async def done(self, index: int, done: Done) -> None:
         self.tell(index, done)
 
@@ -95,10 +103,10 @@ class Whole(Outlet):
 class Stream(Outlet):
     """Server-sent events. The program itself waits for a client that reads slowly, and what others say meanwhile goes as one."""
 
-    def __init__(self, writer: Writer, count: int, sight: Seen, send: Send, straight: Send) -> None:
-        """`send` takes the head, `straight` all else."""
+    def __init__(self, writer: Writer, count: int, sight: Seen, send: Send, straight: Send, line: Line | None = None) -> None:
+        """`send` takes the head, `straight` all else, and `line`, where there is one, what need not wait."""
         super().__init__(writer, count, sight)
-        self._send, self._straight = send, straight
+        self._send, self._straight, self._line = send, straight, line
         self._piled: deque[tuple[int, Event]] = deque()
         self._unsent = b""
         self._busy = False
@@ -106,10 +114,17 @@ class Stream(Outlet):
         """Whether its head is out."""
 
     def tell(self, index: int, event: Event) -> None:
-        if self._busy:
+        if self._line is not None and self.is_free():
+            self._sees(event)
+            if piece := self._writer.piece(index, event):
+                self._line.write(piece)
+        elif self._busy:
             self._pile(index, event)
         else:
             wait(self._say(index, event))
+
+    def is_free(self) -> bool:
+        return self.begun and not self._busy and self._line is not None and self._line.is_free()
 
     async def done(self, index: int, done: Done) -> None:
         if self._busy:

@@ -1,0 +1,100 @@
+"""What an engine says of a generation, event by event: read as far as each token needs it, and wholly where all of it counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gemma3n_sgl.errors import EngineError
+from gemma3n_sgl.refusals import NONSENSE, check_finish, parsed, told
+
+
+class Measures(msgspec.Struct):
+    """Of its `meta_info`, what is looked at in every event."""
+
+    completion_tokens: int
+    finish_reason: Any = None
+
+
+class Brief(msgspec.Struct):
+    """One event as far as each token needs it. What else it holds is passed over: the ids of all tokens so far, above all."""
+
+    text: str
+    meta_info: Measures
+
+
+_brief = msgspec.json.Decoder(Brief)
+
+
+def brief(event: bytes) -> Brief:
+    """Raises what the event says against the generation, and EngineError where it is none."""
+    try:
+        return _brief.decode(event)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        whole(event)
+        raise EngineError(NONSENSE) from None
+
+
+def whole(event: bytes) -> dict[str, Any]:
+    """All of an event. Raises what it says against the generation, and EngineError where it is no JSON object."""
+    value: dict[str, Any] = parsed(event)
+    if "error" in value:
+        raise told(value["error"])
+    return value
+
+
+class Cut:
+    """Which part of each event is new. The engine sends the text so far, or only what is new with `--incremental-streaming-output`;
+    from the second event on the number of its token ids tells which."""
+
+    def __init__(self) -> None:
+        self._incremental: bool | None = None
+        self._first = ""
+        self._tokens = self._length = 0
+        self._last = b"{}"
+
+    def news(self, events: list[bytes]) -> str:
+        """The new text of all `events`."""
+        self._last = events[-1]
+        return "".join([self._new(event, brief(event)) for event in self._counting(events)])
+
+    def plain(self, events: list[bytes]) -> str | None:
+        """`news`, where there is no more to them than text. Else None, and nothing is changed."""
+        if self._incremental is None:
+            return None
+        try:
+            said = [brief(event) for event in self._counting(events)]
+        except EngineError:
+            return None
+        if said[-1].meta_info.finish_reason:
+            return None
+        self._last = events[-1]
+        return self._told(said[0].text) if len(said) == 1 else "".join([self._told(each.text) for each in said])
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The `meta_info` of the last event, {} before the first."""
+        meta = whole(self._last).get("meta_info", {})
+        if not isinstance(meta, dict):
+            raise EngineError(NONSENSE)
+        return meta
+
+    def _counting(self, events: list[bytes]) -> list[bytes]:
+        return events[-1:] if self._incremental is False else events
+
+    def _new(self, event: bytes, said: Brief) -> str:
+        if said.meta_info.finish_reason:
+            check_finish(whole(event)["meta_info"])  # the text of an abort is no part of the answer: SGLang 0.5.23 puts a token of chance there
+        if self._incremental is None and self._tokens:
+            ids = whole(event).get("output_ids")
+            self._incremental = len(ids) < said.meta_info.completion_tokens if isinstance(ids, list) else not said.text.startswith(self._first)
+        if not self._tokens:
+            self._first, self._tokens = said.text, said.meta_info.completion_tokens
+        return self._told(said.text)
+
+    def _told(self, text: str) -> str:
+        if self._incremental:
+            return text
+        new, self._length = text[self._length :], max(self._length, len(text))
+        return new
