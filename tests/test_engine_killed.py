@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,8 +32,11 @@ def long(s, question: str):
 def kill(engine: LocalEngine) -> None:
     """As the kernel does when memory runs out: the scheduler first, without a word."""
     processes = [process for process in psutil.process_iter(["cmdline"]) if f"--port {engine.port}" in " ".join(process.info["cmdline"] or [])]
-    for process in [child for parent in processes for child in parent.children(recursive=True)] + processes:
-        process.kill()
+    with suppress(psutil.NoSuchProcess):  # a parent's end may be quicker than we are in asking for its children
+        processes = [child for parent in processes for child in parent.children(recursive=True)] + processes
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # it followed one that was killed before
+            process.kill()
 
 
 @pytest.mark.usefixtures("engine")  # so that it is installed
