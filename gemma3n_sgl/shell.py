@@ -75,7 +75,7 @@ class Shell:
         if asked.model not in (*ours, *also):
             self.registry.named(asked.model)
         messages, prefix = asked.open_end()
-        conversation = await self.reader.read(messages)
+        conversation = await self.reader.read(messages, seen().client)
         program, options = self.registry.choose(asked.model, conversation, effort=asked.effort, tools=tools, also=also)
         arguments = program.bind(conversation, options | asked.options_for(frozenset(program.options.model_fields)))
         seen().asks(program.name, conversation)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import signal
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import PIL.Image
+import psutil
 import pytest
 from scripted_engine import Reply, ScriptedEngine
 from serving import until
@@ -140,6 +144,31 @@ def test_a_second_signal_ends_it_at_once(scripted: ScriptedEngine, start: Start,
         for end in ends:
             end.exception(5)
     until(lambda: scripted.open == 0)
+
+
+def slow_picture() -> str:
+    """A JPEG that takes seconds to decode: a hundred passes over 25 megapixels of white."""
+    out = io.BytesIO()
+    PIL.Image.new("L", (5000, 5000), "white").save(out, "JPEG", progressive=True)
+    whole, scan = out.getvalue(), out.getvalue().rindex(b"\xff\xda")
+    repeated = whole[:-2] + whole[scan:-2] * (100 - whole.count(b"\xff\xda")) + whole[-2:]
+    return f"data:;base64,{base64.b64encode(repeated).decode()}"
+
+
+def test_a_second_signal_waits_for_no_picture_that_is_being_decoded(start: Start):
+    server = start(decode_timeout=60)
+    content = [{"type": "image_url", "image_url": {"url": slow_picture()}}] * 4
+    body = BODY | {"messages": [{"role": "user", "content": content}]}
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(lambda: server.http.post(CHAT, json=body))
+        until(lambda: any("media.worker" in " ".join(child.cmdline()) for child in psutil.Process(server.process.pid).children()), 10)
+        time.sleep(1)
+        for _ in range(2):
+            server.told()
+            time.sleep(0.2)
+        begin = time.monotonic()
+        assert server.ended(20) == 0 and time.monotonic() - begin < 2.5
+        assert asking.exception(5) or asking.result().json()["error"]["code"] == "shutting_down"
 
 
 def test_a_balancer_is_told_before_the_door_is_closed(scripted: ScriptedEngine, start: Start):

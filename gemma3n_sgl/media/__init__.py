@@ -8,12 +8,14 @@ from gemma3n_sgl.media.images import open_image, tiles
 from gemma3n_sgl.media.inline import base64_bytes, data_uri
 from gemma3n_sgl.media.limits import Limits
 from gemma3n_sgl.media.microphone import Live, open_microphone
+from gemma3n_sgl.media.turns import Turns
 
 __all__ = [
     "Clip",
     "Damage",
     "Limits",
     "Live",
+    "Turns",
     "base64_bytes",
     "batches",
     "clips",

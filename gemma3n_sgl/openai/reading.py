@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gemma3n_sgl.bridge import in_pool
 from gemma3n_sgl.calling import call_text, result_text
 from gemma3n_sgl.conversation import Conversation, Part, Turn
 from gemma3n_sgl.errors import FetchError, Gemma3nError, InvalidValue, TooLarge
-from gemma3n_sgl.media import Limits, base64_bytes, data_uri, fetch, open_image, open_sound
+from gemma3n_sgl.media import Limits, Turns, base64_bytes, data_uri, fetch, open_image, open_sound
 from gemma3n_sgl.openai.requests import Message
 from gemma3n_sgl.settings import Settings
 
@@ -30,13 +29,14 @@ class Reader:
     settings: Settings
     fetch: Fetch | None = None
     fetched: Callable[[str], object] = str
+    turns: Turns = field(default_factory=Turns)
 
-    async def read(self, messages: list[Message]) -> Conversation:
-        """The conversation the messages hold. Errors name the part they are about as `param`."""
+    async def read(self, messages: list[Message], who: str = "") -> Conversation:
+        """The conversation the messages of the client `who` hold. Errors name the part they are about as `param`."""
         messages = _told(messages)
         parts = [_Parts(message, f"messages[{i}]") for i, message in enumerate(messages)]
         self._count(parts)
-        values = await _all_or_first_error([self._values(part) for part in parts])
+        values = await _all_or_first_error([self._values(part, who) for part in parts])
         return _conversation(messages, values)
 
     def _count(self, parts: list[_Parts]) -> None:
@@ -47,29 +47,31 @@ class Reader:
                 setting = "GEMMA3N_MAX_IMAGES" if kind == "image" else "GEMMA3N_MAX_SOUNDS"
                 raise TooLarge(f"The messages hold {count} {name}; at most {limit} are taken at once ({setting}).", param="messages")
 
-    async def _values(self, parts: _Parts) -> tuple[Part, ...]:
-        return tuple(await _all_or_first_error([self._value(kind, value, param) for kind, value, param in parts.found]))
+    async def _values(self, parts: _Parts, who: str) -> tuple[Part, ...]:
+        return tuple(await _all_or_first_error([self._value(kind, value, param, who) for kind, value, param in parts.found]))
 
-    async def _value(self, kind: str, value: str, param: str) -> Part:
+    async def _value(self, kind: str, value: str, param: str, who: str) -> Part:
         if kind == "text":
             return value
         limits = Limits.of(self.settings)
         try:
-            data = await self._bytes(value, kind, limits)
+            source = await self._given(value, kind, limits, who)
             if kind == "image":
-                return await in_pool(lambda: open_image(data, limits=limits))
-            return await in_pool(lambda: open_sound(data, limits=limits))
+                return await self.turns.decoded(who, lambda: open_image(source(), limits=limits))
+            return await self.turns.decoded(who, lambda: open_sound(source(), limits=limits))
         except Gemma3nError as error:
             error.param = error.param or param
             raise
 
-    async def _bytes(self, value: str, kind: str, limits: Limits) -> bytes:
+    async def _given(self, value: str, kind: str, limits: Limits, who: str) -> Callable[[], bytes]:
+        """What gives the file's bytes: it may take some time, and does not wait for anything."""
         if value[:5].lower() == "data:":
-            return await in_pool(lambda: data_uri(value, limits=limits))
+            return lambda: data_uri(value, limits=limits)
         if value[:7].lower() == "http://" or value[:8].lower() == "https://":
-            return await self._fetch(value, limits)
+            data = await self.turns.fetched(who, lambda: self._fetch(value, limits))
+            return lambda: data
         if kind == "audio":
-            return await in_pool(lambda: base64_bytes(value, limits=limits))
+            return lambda: base64_bytes(value, limits=limits)
         raise InvalidValue("A picture is a data URI (data:image/png;base64,…) or an http(s) URL.")
 
     async def _fetch(self, url: str, limits: Limits) -> bytes:

@@ -88,7 +88,8 @@ class Doors:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        lease = Lease(self._admission, scope.get(WHO) or _address(scope))
+        seen().client = who = scope.get(WHO) or _address(scope)
+        lease = Lease(self._admission, who)
         try:
             with seen().waits():
                 request = await lease.enter(receive)

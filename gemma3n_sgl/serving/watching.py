@@ -40,6 +40,8 @@ class Seen(Onlooker):
     route: str = "other"
     status: int = CLIENT_GONE
     who: str = ""
+    client: str = field(default="", repr=False)
+    """Whose places it takes."""
     model: str = ""
     program: str = ""
     error: str = ""
