@@ -31,6 +31,19 @@ def test_what_is_lost_is_told(last: dict[str, Any], says: list[str], monkeypatch
     assert __import__("soak").lost([HELD, HELD | last]) == says
 
 
+@pytest.mark.parametrize(
+    ("mb", "says"),
+    [
+        ([100, 103, 101, 104, 99, 102, 103], []),
+        ([100, 101, 102, 103, 104, 105, 106], ["memory grown by 4.0%"]),
+    ],
+    ids=["up and down", "up"],
+)
+def test_memory_that_goes_up_and_down_is_not_taken_for_growth(mb: list[float], says: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    assert __import__("soak").lost([HELD | {"mb": held} for held in mb]) == says
+
+
 @pytest.mark.slow
 def test_a_mixture_of_requests_leaves_no_task_and_no_generation():
     done = subprocess.run([sys.executable, str(BENCH / "soak.py"), "--requests", "300", "--rounds", "1"], capture_output=True, text=True)
