@@ -153,6 +153,12 @@ def test_an_engine_with_another_model_is_told_of(tokenizing: Tokenizing, doctor:
     assert list(wrong(told)) == [what] and says in wrong(told)[what] and told.exit_code == code
 
 
+def test_one_of_several_engines_that_does_not_answer_is_warned_of(tokenizing: Tokenizing, scripted: ScriptedEngine, doctor: Doctor):
+    scripted.refuse()
+    told = doctor(runtime_url=f"{tokenizing.url},{scripted.url}")
+    assert list(wrong(told)) == ["engine"] and "only 1 of 2 answer" in wrong(told)["engine"] and told.exit_code == 0
+
+
 def test_an_engine_of_another_version_is_a_warning(tokenizing: Tokenizing, doctor: Doctor, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engine_checks, "SGLANG_VERSION", "9.9.9")
     told = doctor(runtime_url=tokenizing.url)

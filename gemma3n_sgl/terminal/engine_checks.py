@@ -30,6 +30,7 @@ SIDE = 64
 RATE = 16_000
 
 START = "Start one here with `gemma3n engine start`, or name another by GEMMA3N_RUNTIME_URL or --runtime-url."
+EACH = "Look at each by itself: gemma3n doctor --runtime-url URL. The others answer meanwhile."
 MEDIA = "Start the engine with a checkpoint of Gemma 3n that has them, and without --disable-multimodal or the like."
 
 TALKS = (
@@ -54,6 +55,9 @@ async def reached(endpoint: Gemma3nEndpoint) -> tuple[Finding, dict[str, Any]]:
         return problem("engine", f"{address}: {error.message}", START), {}
     if not isinstance(info, dict) or "model_path" not in info:
         return problem("engine", f"what answers at {address} is no SGLang engine", START), {}
+    several = endpoint.client.standing.get("engines", {"up": 1, "of": 1})
+    if several["up"] < several["of"]:
+        return warning("engine", f"only {several['up']} of {several['of']} answer, of {address}", EACH), info
     return fine("engine", f"answers at {address} in {1000 * (time.perf_counter() - began):.0f} ms"), info
 
 
