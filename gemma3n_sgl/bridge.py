@@ -30,25 +30,38 @@ class Interrupted(BaseException):
         self.error = error
 
 
+class Escaped(Exception):
+    """Raised for what a program raises that would end more than itself: SystemExit, KeyboardInterrupt and the like. Its cause is that."""
+
+
 class _Program(greenlet.greenlet):
     """A greenlet whose parent drives it from a coroutine."""
 
 
 async def spawn(fn: Callable[..., T], *args: Any) -> T:
-    """Run `fn` as a greenlet on the running loop. What it raises is raised here; cancelling this raises CancelledError inside it."""
+    """Run `fn` as a greenlet on the running loop. What it raises is raised here; cancelling this raises CancelledError inside it.
+
+    Raises Escaped for what is no Exception and was not raised inside it by us.
+    """
     program = _Program(fn)
     program.gr_context = contextvars.copy_context()
+    thrown: BaseException | None = None
     try:
         pending = program.switch(*args)
         while not program.dead:
             try:
                 value = await pending
             except BaseException as error:
+                thrown = error
                 pending = program.throw(error)
             else:
                 pending = program.switch(value)
     except Interrupted as interrupted:
         raise interrupted.error from None
+    except BaseException as error:
+        if isinstance(error, Exception) or isinstance(thrown, type(error)):
+            raise
+        raise Escaped from error
     return pending
 
 

@@ -186,12 +186,12 @@ class LoopExecutor(CountingExecutor):
             while self._queue:
                 self._execute(self._queue.popleft())
         except BaseException as error:
-            interrupted = error.error if isinstance(error, Interrupted) else ProgramError("The run was cancelled.")
+            interrupted = error.error if isinstance(error, Interrupted) else ProgramError(f"A fork ended with {type(error).__name__}.")
             self.error_ = error if isinstance(error, Exception) else interrupted
             self._queue.clear()
             for event in self.variable_event.values():
                 event.set()
-            if not isinstance(error, Exception | Interrupted):
+            if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             self._working = False

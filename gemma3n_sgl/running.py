@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from sglang.lang.interpreter import ProgramState
 from sglang.lang.ir import SglFunction, SglSamplingParams
 
-from gemma3n_sgl.bridge import spawn
+from gemma3n_sgl.bridge import Escaped, Interrupted, spawn
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
 from gemma3n_sgl.errors import Gemma3nError, InvalidValue, ProgramError, RunTimeout
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Segment, Step, Token, ToolCall, Usage, joined
@@ -196,7 +196,8 @@ class _Run(Observer):
         except Gemma3nError:
             raise
         except Exception as error:
-            raise ProgramError(f"The program {self._program.name!r} failed with {type(error).__name__}.") from error
+            cause = error.__cause__ if isinstance(error, Escaped) else error
+            raise ProgramError(f"The program {self._program.name!r} failed with {type(cause).__name__}.") from cause
         finally:
             await self.stop()
 
@@ -227,19 +228,25 @@ class _Run(Observer):
         return self._onlooker.call(self._program.name, name)
 
     def begin_call(self) -> None:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # once more: a program may have caught the first with a bare `except`, and go on
         self._engine_calls += 1
         if self._engine_calls > self._budget.calls:
-            raise ProgramError(f"The program {self._program.name!r} made more than {self._budget.calls} engine calls and was ended.")
+            raise self._spent(f"made more than {self._budget.calls} engine calls")
+
+    def _spent(self, what: str) -> Interrupted:
+        """No Exception, so that a program which tries again whatever happens does not go on."""
+        return Interrupted(ProgramError(f"The program {self._program.name!r} {what} and was ended."))
 
     def begin_forks(self, count: int) -> None:
         self._forks += count
         if self._forks > self._budget.forks:
-            raise ProgramError(f"The program {self._program.name!r} made more than {self._budget.forks} forks and was ended.")
+            raise self._spent(f"made more than {self._budget.forks} forks")
 
     def grow(self, characters: int) -> None:
         self._characters += characters
         if self._characters > self._budget.text:
-            raise ProgramError(f"The program {self._program.name!r} wrote more than {self._budget.text} characters and was ended.")
+            raise self._spent(f"wrote more than {self._budget.text} characters")
 
     def grant(self, calls: int) -> None:
         self._engine_calls -= calls

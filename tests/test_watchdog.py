@@ -207,6 +207,16 @@ def silent(s, question: str):
     """Say nothing."""
 
 
+@sgl.function
+def retrying(s, question: str):
+    """Ask again whatever happens."""
+    while True:
+        try:
+            s += assistant(sgl.gen("step"))
+        except Exception:
+            continue
+
+
 ENDED = [
     (splitting, "more than 50 forks"),
     (splitting_forks, "(more than 50 forks|RecursionError)"),
@@ -214,6 +224,7 @@ ENDED = [
     (doubling, "(more than 1000000 characters|more than 50 forks)"),
     (shouting, "more than 1000000 characters"),
     (asking, "more than 20 engine calls"),
+    (retrying, "more than 20 engine calls"),
     (deep, "RecursionError"),
     (silent, "without an `answer`"),
 ]
@@ -227,6 +238,68 @@ async def test_a_program_without_end_is_ended_by_its_budget_and_others_dont_noti
         await answer(scripted, function, calls=20, forks=50, text=1_000_000)
     assert await other == "one two three"
     until(lambda: scripted.open == 0)
+
+
+# What would end more than itself
+
+
+def raises(error: BaseException, *, in_a_fork: bool) -> Any:
+    class Text(str):
+        def __str__(self) -> str:
+            raise error
+
+    @sgl.function
+    def program(s, question: str):
+        """Raise what is no Exception."""
+        if in_a_fork:
+            forks = s.fork(2)
+            forks += Text("x")
+            forks.join()
+        raise error
+
+    return program
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+    __repr__ = __str__
+
+
+ENDS = [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), BaseExceptionGroup("x", [SystemExit()])]
+ODD = [*ENDS, MemoryError(), Speechless()]
+
+
+@pytest.mark.parametrize("in_a_fork", [False, True], ids=["in itself", "in a fork"])
+@pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
+async def test_whatever_a_program_raises_ends_its_own_run_alone(scripted: ScriptedEngine, error: BaseException, in_a_fork: bool):
+    scripted.script = Reply("one two three", delay=0.01)
+    other = asyncio.ensure_future(answer(scripted, patient))
+    with pytest.raises(ProgramError, match=type(error).__name__):
+        await answer(scripted, raises(error, in_a_fork=in_a_fork))
+    assert await other == "one two three"
+
+
+@sgl.function
+def carefree(s, question: str):
+    """Go on, whatever happened."""
+    for i in range(5):
+        try:
+            s += sgl.gen(f"step{i}")
+        except:  # noqa: E722 - what programs of strangers do
+            s["missed"] = str(i)
+    s["answer"] = "done"
+
+
+async def test_a_program_that_catches_its_own_cancellation_asks_the_engine_for_no_more(scripted: ScriptedEngine):
+    scripted.script = Reply("one two three", delay=0.05)
+    run = asyncio.ensure_future(answer(scripted, carefree))
+    await asyncio.to_thread(until, lambda: scripted.open == 1)
+    run.cancel()
+    await asyncio.wait({run})
+    await asyncio.sleep(0.1)
+    assert scripted.open == 0 and len(scripted.requests) == 1
 
 
 @pytest.fixture(autouse=True)
