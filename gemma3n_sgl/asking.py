@@ -109,17 +109,17 @@ class Hearing:
             text = str(self._fork[self._question.name])
         except FAILURES:
             if self._again:
-                self._let_go()
+                self.let_go()
                 raise
         else:
             self._question.keep(self._key, self._fork)
-            self._let_go()
+            self.let_go()
             return text
         self._ask_again()
         return self.text()
 
     def _ask_again(self) -> None:
-        self._let_go()
+        self.let_go()
         self._again = True
         self._fork = self._question.fork(self.clip)
         if not self.told:  # else what is new in it shows when it is whole
@@ -142,12 +142,12 @@ class Hearing:
             self.told, piece, self._waiting = self.told + self._waiting, self._waiting, ""
             self.listener(piece)
 
-    def _let_go(self) -> None:
-        """Forget the fork, which holds the clip several times over."""
+    def let_go(self) -> None:
+        """Forget the fork, which holds the clip several times over, and this by its ear."""
         self._listen(None)
         self._fork.stream_executor.end()
         parent = self._question.s.stream_executor
-        if isinstance(parent, LoopExecutor):
+        if isinstance(parent, LoopExecutor) and self._fork.stream_executor in parent.forks:
             parent.forks.remove(self._fork.stream_executor)
 
 

@@ -15,6 +15,7 @@ from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Conversation, Part
 from gemma3n_sgl.events import Segment
 from gemma3n_sgl.executor import grant, tell_length
 from gemma3n_sgl.media import Clip, Damage, batches
+from gemma3n_sgl.media.cutting import Cutting
 from gemma3n_sgl.transcript import Transcript
 
 AT_ONCE = 16
@@ -59,17 +60,15 @@ def hear(
     transcript = Transcript(s, name, as_text)
     coming = batches(recording, clip_seconds, overlap=not then)
     going: deque[_Part] = deque()
-    more: list[Clip | Damage] | None = []
-    while going or more is not None:
-        if more is not None and len(going) < AT_ONCE and not (going and _is_over(going[0])):
-            more = offload(next, coming, None)
-            grant(s, 0)
-            going.extend(question.about(part) if isinstance(part, Clip) else part for part in more or ())
-        else:
-            _settle(transcript, going.popleft())
-        _attend(transcript, going)
-    tell_length(s, coming.seconds)
-    s[name] = transcript.close()
+    try:
+        _hear_all(s, question, transcript, coming, going)
+        tell_length(s, coming.seconds)
+        s[name] = transcript.close()
+    finally:
+        transcript.let_go()
+        for part in going:
+            if isinstance(part, Hearing):
+                part.let_go()
     return transcript.segments
 
 
@@ -86,6 +85,20 @@ def written(s: ProgramState, conversation: Conversation) -> Conversation:
         return f'What is said in the recording: "{s[f"transcript_{count}"]}"\n'
 
     return replace(conversation, turns=tuple(Turn(turn.role, tuple(map(put, turn.parts))) for turn in conversation.turns))
+
+
+def _hear_all(s: ProgramState, question: Question, transcript: Transcript, coming: Cutting, going: deque[_Part]) -> None:
+    """Cut, ask and tell, until nothing is `going` any more."""
+    more: list[Clip | Damage] | None = []
+    while going or more is not None:
+        if more is not None and len(going) < AT_ONCE and not (going and _is_over(going[0])):
+            more = offload(next, coming, None)
+            grant(s, 0)
+            going.extend(question.about(part) if isinstance(part, Clip) else part for part in more or ())
+        else:
+            _settle(transcript, going[0])
+            going.popleft()
+        _attend(transcript, going)
 
 
 def _attend(transcript: Transcript, going: deque[_Part]) -> None:

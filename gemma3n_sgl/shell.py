@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gemma3n_sgl import running
 from gemma3n_sgl.bridge import in_pool
-from gemma3n_sgl.conversation import Conversation
+from gemma3n_sgl.conversation import Conversation, Recording
 from gemma3n_sgl.endpoint import Gemma3nEndpoint, served_name
 from gemma3n_sgl.errors import InvalidValue, MediaError, RequestError
 from gemma3n_sgl.events import Done
@@ -94,6 +95,8 @@ class Shell:
         except MediaError as error:
             error.param = "file"
             raise
+        finally:
+            await file.close()
         options = {"language": "English" if task == "translate" else asked.spoken, "prompt": asked.prompt, "timestamps": asked.timed}
         known = program.options.model_fields
         if missing := [name for name, value in options.items() if value and name not in known and name != "timestamps"]:
@@ -101,7 +104,7 @@ class Shell:
         given = {name: value for name, value in options.items() if name in known and value}
         arguments = program.bind(Conversation.of(recording), given)
         seen().asks(program.name, Conversation.of(recording))
-        return [self._run(program, arguments, Sampling(temperature=asked.temperature))]
+        return [_letting_go(recording, self._run(program, arguments, Sampling(temperature=asked.temperature)))]
 
     def _run(self, program: Program, arguments: dict[str, Any], sampling: Sampling) -> Run:
         return partial(running.run, program, arguments, self.endpoint, sampling, self.budget, onlooker=seen())
@@ -163,3 +166,13 @@ class Shell:
                 await make(0, runs[0])
             else:
                 await running.side_by_side([make(index, run) for index, run in enumerate(runs)])
+
+
+def _letting_go(recording: Recording, run: Run) -> Run:
+    """The run, after which nothing of the recording is left on disk, also where an error still holds on to it."""
+
+    async def whole(tell: Tell) -> Done:
+        with recording.keeper if isinstance(recording.keeper, AbstractContextManager) else nullcontext():
+            return await run(tell)
+
+    return whole

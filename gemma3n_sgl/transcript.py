@@ -74,6 +74,10 @@ class Transcript:
         self._joiner.close()
         return "".join(self._told)
 
+    def let_go(self) -> None:
+        """Be gone with the run: in a circle with its joiner this would keep the recording until the garbage collector comes round."""
+        del self._joiner
+
     def _miss(self, span: Clip | Damage, error: Gemma3nError | None) -> None:
         self._joiner.close()
         self._unheard.append((span, error))

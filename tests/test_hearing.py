@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -168,6 +170,19 @@ async def test_long_decoding_leaves_the_pool_to_others(ear: ListeningEngine, end
     for task in hours:
         task.cancel()
     await asyncio.gather(*hours, return_exceptions=True)
+
+
+async def test_when_a_run_is_over_nothing_holds_its_recording(endpoint: Gemma3nEndpoint) -> None:
+    """At once, and not when the garbage collector comes round: sound in a request may have some 50 MB."""
+    heard = recording(TALK)
+    gone = weakref.ref(heard)
+    gc.disable()
+    try:
+        await events(endpoint, recording=heard)
+        del heard
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @sgl.function

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import tempfile
 import wave
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from scripted_engine import Die, Reply, ScriptedEngine
 from serving import SHORT, Served, one_for_all, serving, until
 
 from gemma3n_sgl.events import Segment
+from gemma3n_sgl.media import sources
 from gemma3n_sgl.settings import Settings
 from gemma3n_sgl.subtitles import srt, vtt
 
@@ -98,6 +102,22 @@ def test_a_client_that_leaves_frees_the_engine(served: Served, scripted: Scripte
     with pytest.raises(httpx.ReadTimeout):
         served.http.post("/v1/audio/transcriptions", data={"model": "gemma-3n"}, files={"file": DIGITS.read_bytes()}, timeout=0.3)
     until(lambda: scripted.open == 0)
+
+
+@pytest.mark.parametrize("way", ["heard", "failed", "left"])
+def test_of_a_file_nothing_is_left_on_disk(served: Served, scripted: ScriptedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str):
+    monkeypatch.setattr(sources, "IN_MEMORY", 1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gc.disable()  # it may be long until it comes round
+    try:
+        scripted.script = Reply("a b c d " * 10, delay=0.2 if way == "left" else 0, fault=Die() if way == "failed" else None)
+        asked: dict[str, Any] = {"data": {"model": "gemma-3n"}, "files": {"file": DIGITS.read_bytes()}, "timeout": 2 if way == "left" else 20}
+        with suppress(httpx.ReadTimeout):
+            served.http.post("/v1/audio/transcriptions", **asked)
+        assert scripted.requests, "it was being heard"
+        until(lambda: not list(tmp_path.iterdir()), 5)
+    finally:
+        gc.enable()
 
 
 BAD: dict[str, tuple[dict[str, Any], Any, int, str | None, str]] = {
