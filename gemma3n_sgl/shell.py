@@ -33,6 +33,7 @@ from gemma3n_sgl.serving.doors import LEASE, Lease, give_back
 from gemma3n_sgl.serving.exchange import Exchange
 from gemma3n_sgl.serving.gate import STRAIGHT
 from gemma3n_sgl.serving.outlet import Outlet, Stream, Whole, Writer
+from gemma3n_sgl.serving.upload import room_on_disk
 from gemma3n_sgl.serving.watching import seen
 from gemma3n_sgl.settings import Settings
 
@@ -91,7 +92,8 @@ class Shell:
         program = self.registry.named(model)
         limits = replace(Limits.of(self.settings), max_audio_seconds=self.settings.max_upload_seconds)
         try:
-            recording = await in_pool(lambda: open_recording(file.file, limits=limits, name="file"))
+            with room_on_disk():
+                recording = await in_pool(lambda: open_recording(file.file, limits=limits, name="file"))
         except MediaError as error:
             error.param = "file"
             raise

@@ -15,6 +15,7 @@ import openai
 import pytest
 from scripted_engine import Die, Reply, ScriptedEngine
 from serving import SHORT, Served, one_for_all, serving, until
+from starlette.formparsers import MultiPartParser
 
 from gemma3n_sgl.events import Segment
 from gemma3n_sgl.media import sources
@@ -120,10 +121,24 @@ def test_of_a_file_nothing_is_left_on_disk(served: Served, scripted: ScriptedEng
         gc.enable()
 
 
+@pytest.mark.parametrize("which", ["TemporaryFile", "NamedTemporaryFile"])
+def test_a_full_disk_is_the_servers_state_and_no_bug(served: Served, monkeypatch: pytest.MonkeyPatch, which: str):
+    """While the file comes, and where what came is kept."""
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", 1000)
+    monkeypatch.setattr(sources, "IN_MEMORY", 1000)
+    with monkeypatch.context() as full:
+        full.setattr(tempfile, which, lambda **_: io.FileIO("/dev/full", "w+"))
+        told = post(served)
+    error = told.json()["error"]
+    assert (told.status_code, error["code"], told.headers["retry-after"]) == (503, "server_full", "5") and "no room" in error["message"]
+    assert hear(served).text == "three one four"
+
+
 BAD: dict[str, tuple[dict[str, Any], Any, int, str | None, str]] = {
     "no sound": ({}, {"file": b"Once upon a time"}, 400, "file", "no sound"),
     "an empty file": ({}, {"file": b""}, 400, "file", ""),
     "no file": ({}, {"other": DIGITS.read_bytes()}, 400, "file", "`file`"),
+    "a file's name": ({}, {"file": (None, "digits.mp3")}, 400, "file", "-F file=@talk.mp3"),
     "two files": ({}, [("file", b"a"), ("file", b"b")], 400, None, "one file"),
     "an unknown model": ({"model": "nothing"}, None, 404, "model", "does not exist"),
     "a program that hears nothing": ({"model": "gemma-3n:describe"}, None, 400, None, ""),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
-from gemma3n_sgl.errors import InvalidValue, TooLarge
+from gemma3n_sgl.errors import InvalidValue, ServerFull, TooLarge
 from gemma3n_sgl.serving.exchange import SLOWEST, too_slow
 
 _MOST_FIELDS = 32
 _MOST_TEXT = 64 * 1024
 """Bytes of a field that is no file."""
+
+log = logging.getLogger("gemma3n")
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # it tells of a form that can't be read, which its sender is told
 
 
 async def read_form(request: Request, limit: int, timeout: float) -> tuple[dict[str, list[str]], UploadFile]:
@@ -36,13 +43,27 @@ async def read_form(request: Request, limit: int, timeout: float) -> tuple[dict[
         else:
             fields.setdefault(name, []).append(value)
     if found is None:
-        raise InvalidValue("`file` is missing: the sound to hear.", param="file")
+        how = "a text, not a file; curl wants an @ before its name: -F file=@talk.mp3" if "file" in fields else "missing: the sound to hear"
+        raise InvalidValue(f"`file` is {how}.", param="file")
     return fields, found
+
+
+@contextmanager
+def room_on_disk() -> Iterator[None]:
+    """A disk that is full is nobody's bug: whoever sends the file is told, and the operator."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        log.warning("there is no room on disk for a file that is being sent: TMPDIR names the folder such files go to")
+        raise ServerFull("There is no room for the file on the server's disk now. Try again later, or send a smaller one.") from None
 
 
 async def _form(request: Request) -> FormData:
     try:
-        return await request.form(max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_TEXT)
+        with room_on_disk():
+            return await request.form(max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_TEXT)
     except HTTPException:
         raise InvalidValue("The form can't be read: it holds one file, and a few fields of text. Let a client library write it.") from None
 
