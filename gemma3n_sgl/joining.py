@@ -3,7 +3,8 @@
 Where one clip's sound begins with the last moments of the one before, both texts hold the words said there, and at their ends perhaps one that
 was cut in two. `seam` finds the longest run of words they share there: the first text is kept to its middle, where the clips were cut, and the
 second goes on from there. So a word is told once, and in the version of a clip in which it is whole: at most two words of either text stand
-beyond the run, since a cut word is heard as two at most.
+beyond the run, since a cut word is heard as two at most. Of runs that are as long as each other that one counts beyond which the fewest stand:
+what is said twice in a row, at the very border, is told twice.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ _NO_SPACE = re.compile(rf"[{_WIDE}，。、！？；：「」]")
 def seam(before: str, after: str) -> tuple[int, int]:
     """How much of `before` is kept, and where `after` goes on, in characters: all and 0 where they share nothing."""
     left, right = list(_WORD.finditer(before))[-HELD:], list(_WORD.finditer(after))[:HELD]
-    best, found = 0, (len(before), 0)
+    best, found = (0, 0), (len(before), 0)
     for i in range(len(left)):
         for j in range(min(_STRAY + 1, len(right))):
             run = _run(left[i:], right[j:])
-            if run > best and len(left) - i - run <= _STRAY:
+            stray = len(left) - i - run
+            if (run, -stray - j) > best and run and stray <= _STRAY:
                 half = (run - 1) // 2
-                best, found = run, (left[i + half].end(), right[j + half].end())
+                best, found = (run, -stray - j), (left[i + half].end(), right[j + half].end())
     return found
 
 

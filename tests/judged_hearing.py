@@ -32,7 +32,10 @@ from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.transport import Deadlines
 
 TALLIED = ("recordings", "hours", "words", "cancelled", "failed", "clips that failed", "gone on with")
-FEW = Budget(seconds=600, calls=3)
+PATIENCE = 600.0
+"""Seconds to get somewhere, on a machine that has other things to do."""
+
+FEW = Budget(seconds=PATIENCE, calls=3)
 """What a recording's length asks for comes on top."""
 FAILED = Say(data=b"out of memory", status=500, content_type="text/plain")
 ONCE: tuple[tuple[int, Any], ...] = ((1, Die(after=0)), (1, Die(after=1)), (1, Die()), (1, FAILED))
@@ -108,7 +111,11 @@ async def some(seeds: range, longest: float, side_by_side: int = 8) -> Counter[s
         with listening() as ear:
             endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 2, 2))
             for seed in left:
-                await one(ear, endpoint, seed, longest, tally)
+                try:
+                    await one(ear, endpoint, seed, longest, tally)
+                except Exception as error:
+                    error.add_note(f"the recording of SEED={seed} COUNT=1")
+                    raise
             await endpoint.client.aclose()
 
     async with asyncio.TaskGroup() as group:
@@ -131,7 +138,7 @@ async def one(ear: ListeningEngine, endpoint: Gemma3nEndpoint, seed: int, longes
     task = asyncio.create_task(run(endpoint, **asked))
     if rng.random() < 0.3:
         last = rng.randrange(1 + round(seconds / 10))
-        await until(lambda: len(ear.requests) > last or task.done(), 60)
+        await until(lambda: len(ear.requests) > last or task.done(), PATIENCE)
         await asyncio.sleep(rng.uniform(0, 0.05))
         task.cancel()
     tally.update(recordings=1, words=len(sound.words), hours=round(seconds) / 3600)
@@ -154,7 +161,7 @@ async def one(ear: ListeningEngine, endpoint: Gemma3nEndpoint, seed: int, longes
     await until(lambda: ear.open == 0)
 
 
-async def until(true: Any, seconds: float = 2) -> None:
+async def until(true: Any, seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come about in time"

@@ -46,7 +46,7 @@ def test_words_heard_twice_are_told_once(count: int, shared: int, seed: int, cut
     middle = count // 2
     before, after = words[: middle + shared // 2 + 1], words[max(0, middle - (shared - 1) // 2) :]
     first = " ".join(before) + (" stray" if seed % 2 else "")
-    second = ("Stray, " if seed % 3 else "") + " ".join(after)
+    second = ("Bit, " if seed % 3 else "") + " ".join(after)
     whole, own = joined([(first, True), (second, False)], cuts)
     assert whole == " ".join(words) == " ".join(own)
 
@@ -62,6 +62,8 @@ def test_words_heard_twice_are_told_once(count: int, shared: int, seed: int, cut
         ("", "begins here", "begins here"),
         ("ends here", "", "ends here"),
         ("the end of the", "of the world", "the end of the world"),
+        ("six five seven oh seven oh", "seven oh four", "six five seven oh seven oh four"),
+        ("no no no", "no no she said", "no no no she said"),
     ],
 )
 def test_a_seam_does_not_show(before: str, after: str, whole: str) -> None:
