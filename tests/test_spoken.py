@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sglang as sgl
 from listening_engine import wav
 from serving import Served, serving
 from test_recordings import FORMATS, damaged, encoded
 
-from gemma3n_sgl.media import decode, open_recording
+from gemma3n_sgl import Recording, connect
+from gemma3n_sgl import hear as hear_all
+from gemma3n_sgl.media import Clip, clips, decode, open_recording
 from gemma3n_sgl.settings import Settings
 
 pytestmark = pytest.mark.engine
@@ -64,6 +68,26 @@ def test_a_corrupted_middle_costs_what_is_said_there_alone(served: Served):
     [lost] = [segment for segment in heard.segments if "could not be heard" in segment.text]
     assert heard.text.startswith("7 8 1 5 6 5 0") and heard.text.endswith("8 7 3 8")
     assert 20 < lost.start < lost.end < 75 and heard.duration == pytest.approx(121, abs=0.5)
+
+
+@sgl.function
+def in_short_clips(s, recording: Recording):
+    """Write down what is said, from clips that hold some ten digits, which is as many as the small model hears at once."""
+    hear_all(s, "answer", recording, "Transcribe this audio.", clip_seconds=6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_speech_without_a_pause_is_cut_no_word_is_lost_or_doubled(engine: str, seed: int):
+    """Eighty digits in one breath of 55 s: fifteen cuts or so, all of them amid speech."""
+    apart = np.frombuffer(decode(open_recording(MEDIA / "zero-to-nine.opus")).raw_data, dtype="<i2")
+    loud = [np.flatnonzero(np.abs(apart[at : at + 32_000]) > 300) + at for at in range(0, 320_000, 32_000)]
+    said = [np.append(apart[found[0] - 160 : found[-1] + 160], np.zeros(1600, dtype="<i2")) for found in loud]  # the cutter's pauses are longer
+    rng, digits = random.Random(seed), [0]
+    while len(digits) < 80:
+        digits.append(rng.choice([digit for digit in range(10) if digit != digits[-1]]))  # one said twice in a row it hears once
+    talk = open_recording(wav(np.concatenate([said[digit] for digit in digits]).tobytes()))
+    assert sum(part.runs_on for part in clips(talk, 6) if isinstance(part, Clip)) >= 12
+    assert connect(engine).run(in_short_clips, recording=talk).answer == " ".join(map(str, digits))
 
 
 def test_an_hour_is_heard_at_its_times(served: Served):

@@ -56,6 +56,9 @@ LONG = {
 }
 """File → its seconds, groups of digits and when each is said, and what each of its clips says."""
 
+APART = "zero-to-nine.opus"
+"""Digits of which fluent speech is made, one every two seconds."""
+
 
 def main() -> None:
     for name, (codec, container) in SOUNDS.items():
@@ -65,22 +68,24 @@ def main() -> None:
         codec, container = ("libopus", "ogg") if name.endswith("opus") else ("libmp3lame", "mp3")
         (HERE / name).write_bytes(encoded(placed(groups, seconds), codec, container))
         told[name] = {"seconds": seconds, "clips": said}
+    slow = placed([(str(digit), 2 * digit + 0.5) for digit in range(10)], 20, pace=120)
+    (HERE / APART).write_bytes(encoded(slow, "libopus", "ogg"))
     (HERE / "digits.json").write_text(json.dumps(told, indent=1) + "\n")
     pictures()
 
 
-def speech(digits: str) -> np.ndarray:
+def speech(digits: str, pace: int = 150) -> np.ndarray:
     """Digits spoken in one breath: 16-bit samples at 16 kHz."""
     text = " ".join(WORDS[int(digit)] for digit in digits)
-    wav = subprocess.run(["espeak-ng", "-v", "en-us", "-s", "150", "--stdout", text], capture_output=True, check=True).stdout
+    wav = subprocess.run(["espeak-ng", "-v", "en-us", "-s", str(pace), "--stdout", text], capture_output=True, check=True).stdout
     return np.frombuffer(decode(open_recording(wav)).raw_data, dtype="<i2")
 
 
-def placed(groups: list[tuple[str, float]], seconds: float) -> np.ndarray:
+def placed(groups: list[tuple[str, float]], seconds: float, pace: int = 150) -> np.ndarray:
     """Groups of digits, each said at its second, with silence between."""
     sound = np.zeros(round(seconds * SAMPLE_RATE), dtype="<i2")
     for digits, start in groups:
-        said = speech(digits)
+        said = speech(digits, pace)
         at = round(start * SAMPLE_RATE)
         sound[at : at + len(said)] = said
     return sound
