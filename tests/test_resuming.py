@@ -18,7 +18,7 @@ from listening_engine import ListeningEngine, spoken
 from scripted_engine import Reply, Say
 
 from gemma3n_sgl import Recording, connect, hear, open_recording
-from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.errors import InvalidValue, MediaError
 from gemma3n_sgl.events import Segment, Step
 from gemma3n_sgl.terminal.journal import Journal, fingerprint
 
@@ -151,6 +151,14 @@ def test_a_journal_that_was_hardly_begun_is_none(tmp_path: Path, half: bytes):
     journal = Journal(tmp_path / "a.srt", ABOUT)
     journal["one"] = [["eins", {}]]
     assert list(Journal(tmp_path / "a.srt", ABOUT)) == ["one"]
+
+
+def test_what_could_not_be_written_down_is_not_kept(tmp_path: Path):
+    (tmp_path / "file").touch()
+    journal = Journal(tmp_path / "file" / "a.srt", ABOUT)
+    with pytest.raises(MediaError, match="can't be written"):
+        journal["one"] = [["eins", {}]]
+    assert not journal, "and nobody is told that it is"
 
 
 def test_a_file_of_another_program_is_left_alone(tmp_path: Path):

@@ -46,7 +46,6 @@ class Journal(dict[str, Any]):
             self._take_up()
 
     def __setitem__(self, key: str, answer: Any) -> None:
-        super().__setitem__(key, answer)
         lines = [] if self._end else [self._first]
         data = "".join(json.dumps(line) + "\n" for line in [*lines, [key, answer]]).encode()
         try:
@@ -58,6 +57,7 @@ class Journal(dict[str, Any]):
         except OSError as error:
             raise MediaError(f"{self.path} can't be written: {(error.strerror or 'unknown reason').lower()}.") from None
         self._end += len(data)
+        super().__setitem__(key, answer)
 
     def forget(self) -> None:
         """Begin anew."""

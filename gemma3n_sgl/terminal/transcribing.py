@@ -94,22 +94,23 @@ def transcribe_all(jobs: list[Job], format_: Format, hear: Hear, asked: About, *
     `asked` is all that `hear` makes of a recording depends on: what was heard before is taken up only if it is the same.
     """
     failed = 0
-    for job in jobs:
+    for number, job in enumerate(jobs, 1):
         if job.target and job.target.exists() and not again and not part_of(job.target).exists():
             say(f"{job.target} is there already; --again hears {job.name} anew.", "dim")
             continue
         try:
-            _transcribe(job, format_, hear, job.journal(asked, again=again))
+            title = Path(job.name).name + (f" ({number} of {len(jobs)})" if len(jobs) > 1 else "")
+            _transcribe(job, title, format_, hear, job.journal(asked, again=again))
         except Gemma3nError as error:
             failed += 1
             tell_error(type(error)(f"{job.name}: {error.message}"))
     return failed
 
 
-def _transcribe(job: Job, format_: Format, hear: Hear, journal: Journal | None) -> None:
+def _transcribe(job: Job, title: str, format_: Format, hear: Hear, journal: Journal | None) -> None:
     recording = replace(job.recording(), memory=journal)
     live = job.target is None and format_ == "txt"
-    with _kept(job, journal), _bar(job.name, recording, shown=not live) as heard:
+    with _kept(job, journal), _bar(title, recording, shown=not live) as heard:
         done = hear(recording, lambda segment: heard(segment.end), write if live else lambda text: None)
     if live:
         write("\n")
@@ -178,7 +179,7 @@ def _kept(job: Job, journal: Journal | None) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(name: str, recording: Recording, *, shown: bool) -> Iterator[Callable[[float], None]]:
+def _bar(title: str, recording: Recording, *, shown: bool) -> Iterator[Callable[[float], None]]:
     """A bar that fills as the recording is heard, where somebody watches."""
     there = console(stderr=True)
     if not (shown and there.is_terminal):
@@ -186,7 +187,7 @@ def _bar(name: str, recording: Recording, *, shown: bool) -> Iterator[Callable[[
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
     with Progress(*columns, console=there, transient=True) as progress:
-        task = progress.add_task(Path(name).name, total=playing_time(recording))
+        task = progress.add_task(title, total=playing_time(recording))
         yield lambda seconds: progress.update(task, completed=seconds)
 
 
