@@ -23,6 +23,8 @@ _FORGETS = 0.8
 """What is left after 30 s of how loud the speaker was: 1 dB less."""
 
 _QUIET_HOPS = 20
+_MOMENT = 2
+"""Hops between two words of one breath: a cut there is in neither."""
 
 
 def levels(samples: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -33,11 +35,17 @@ def levels(samples: NDArray[np.int16]) -> NDArray[np.float32]:
 
 
 def quietest(window: NDArray[np.float32]) -> int:
-    """The middle of the quietest 200 ms, of the last if there are several; in hops."""
+    """The quietest moment of the quietest 200 ms, the last if there are several; in hops."""
+    begin = _quietest(window, _QUIET_HOPS)
+    return begin + _quietest(window[begin : begin + _QUIET_HOPS], _MOMENT) + _MOMENT // 2
+
+
+def _quietest(window: NDArray[np.float32], width: int) -> int:
+    """Where the quietest `width` hops begin."""
     energy = np.concatenate(([0.0], np.cumsum(window, dtype=np.float64)))
-    width = min(_QUIET_HOPS, len(window))
+    width = min(width, len(window))
     sums = energy[width:] - energy[:-width]
-    return len(sums) - 1 - int(np.argmin(sums[::-1])) + width // 2
+    return len(sums) - 1 - int(np.argmin(sums[::-1]))
 
 
 class Threshold:
