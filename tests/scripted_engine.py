@@ -101,10 +101,10 @@ class ScriptedEngine:
     async def _drop(self) -> None:
         if self._server:
             self._server.close()
-        clients = list(self._clients)
-        for task in clients:
-            task.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+        while clients := list(self._clients):  # who connected meanwhile, too
+            for task in clients:
+                task.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
 
     # HTTP
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -60,6 +61,7 @@ class Say(Fault):
 @dataclass(frozen=True)
 class Reply:
     """What is generated: `text`, in words unless given as tokens; `delay` s before each token. `meta` goes over the counted meta_info.
+    What comes behind the first token waits for `held`.
 
     Of texts to be scored (`select`), the one that ends with `text` is the likeliest, with `logprob` (None: what the engine sends for NaN).
     """
@@ -70,6 +72,7 @@ class Reply:
     delay: float = 0
     fault: Fault | None = None
     logprob: float | None = -0.1
+    held: threading.Event | None = None
 
     @property
     def tokens(self) -> list[str]:
@@ -115,6 +118,8 @@ async def events_of(body: dict[str, Any], prompt: Any, reply: Reply, *, incremen
     for i in range(1, min(said, len(tokens)) + 1):
         if reply.delay:
             await asyncio.sleep(reply.delay)
+        if reply.held and i == 2:
+            await asyncio.to_thread(reply.held.wait, 30)
         counted = meta | {"finish_reason": finish if i == len(tokens) else None, "completion_tokens": i}
         first = i - 1 if incremental else 0
         if body.get("return_logprob"):

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from scripted_engine import Reply, ScriptedEngine
-from serving import Served, serving, until
+from serving import Served, serving, until, within
 
 from gemma3n_sgl.errors import InvalidValue, Overloaded, ServerFull
 from gemma3n_sgl.serving.admission import Admission
@@ -49,7 +49,7 @@ async def order_of(admission: Admission, waiting: list[tuple[str, int]], leaving
         tasks.append(asyncio.ensure_future(come(who, runs)))
         await asyncio.sleep(0)
     admission.leave(leaving)
-    await asyncio.wait_for(asyncio.gather(*tasks), 2)
+    await asyncio.wait_for(asyncio.gather(*tasks), 30)
     return came
 
 
@@ -141,7 +141,8 @@ def under_way(served: Served, count: int, key: str = "none") -> Iterator[list[ht
     """So many streams that go on until the block ends."""
     body = {"model": "gemma-3n", "messages": [{"role": "user", "content": "Hi."}], "stream": True}
     with ExitStack() as stack:
-        client = stack.enter_context(httpx.Client(base_url=str(served.http.base_url), timeout=10, headers={"authorization": f"Bearer {key}"}))
+        headers = {"authorization": f"Bearer {key}"}
+        client = stack.enter_context(httpx.Client(base_url=str(served.http.base_url), timeout=30, headers=headers, verify=False))
         yield [stack.enter_context(client.stream("POST", CHAT, json=body)) for _ in range(count)]
 
 
@@ -166,10 +167,10 @@ def refused_in(served: Served, **headers: str) -> tuple[httpx.Response, float]:
 def test_a_full_server_says_so_within_50_ms_before_it_has_the_body(scripted: ScriptedEngine):
     scripted.script = LONG
     with serving(Settings(runtime_url=scripted.url, max_runs=2, max_queue=0)) as served, under_way(served, 2):
-        told, taken = min((refused_in(served) for _ in range(5)), key=lambda each: each[1])
+        told, _ = refused_in(served)
         assert (told.status_code, told.json()["error"]["code"]) == (503, "server_full") and told.headers["retry-after"] == "5"
         assert "GEMMA3N_MAX_QUEUE" in told.json()["error"]["message"]
-        assert taken < 0.05
+        within(0.05, lambda: refused_in(served)[1])
         assert served.http.get("/livez").status_code == 200 and served.http.get("/v1/models").status_code == 200
     with serving(Settings(runtime_url=scripted.url, max_runs=2, max_queue=0)) as served:
         scripted.script = Reply("Hello.")
@@ -180,9 +181,10 @@ def test_a_key_that_asks_for_too_much_at_once_is_told_and_others_are_not(scripte
     scripted.script = LONG
     settings = Settings(runtime_url=scripted.url, api_keys=("good", "bad"), max_runs_per_key=3)
     with serving(settings) as served, under_way(served, 3, key="bad"):
-        told, taken = min((refused_in(served, authorization="Bearer bad") for _ in range(5)), key=lambda each: each[1])
+        told, _ = refused_in(served, authorization="Bearer bad")
         assert (told.status_code, told.json()["error"]["code"]) == (429, "overloaded") and told.headers["retry-after"] == "1"
-        assert "GEMMA3N_MAX_RUNS_PER_KEY" in told.json()["error"]["message"] and taken < 0.05
+        assert "GEMMA3N_MAX_RUNS_PER_KEY" in told.json()["error"]["message"]
+        within(0.05, lambda: refused_in(served, authorization="Bearer bad")[1])
         scripted.script = Reply("Hello.")
         assert served.ask().status_code == 200
 
@@ -199,7 +201,7 @@ def test_several_answers_count_as_several_runs(scripted: ScriptedEngine):
 def test_one_who_asks_one_thing_after_the_other_needs_one_place(scripted: ScriptedEngine, fields: dict[str, Any]):
     """The place is free before the last word of an answer is out."""
     with serving(Settings(runtime_url=scripted.url, max_runs_per_key=1)) as served:
-        assert 429 not in [served.ask(**fields).status_code for _ in range(100)]
+        assert 429 not in [served.ask(**fields).status_code for _ in range(30)]
 
 
 @pytest.mark.slow
@@ -211,7 +213,7 @@ def test_who_waits_comes_in_when_somebody_leaves_with_all_that_was_sent_meanwhil
             time.sleep(0.2)
             assert len(scripted.requests) == 1 and not any(each.done() for each in waiting)
             scripted.script = Reply("Hello.")
-        assert [each.result(10).status_code for each in waiting] == [200, 200]
+        assert [each.result(30).status_code for each in waiting] == [200, 200]
         assert sorted(len(request["text"]) > 400_000 for request in scripted.requests[1:]) == [False, True]
 
 
@@ -231,8 +233,8 @@ def test_who_leaves_while_it_waits_is_not_run(scripted: ScriptedEngine, whole: b
             time.sleep(0.1)
             assert other.done() is not whole, "who is seen to leave makes room at once; in the middle of its request it can't be seen"
             scripted.script = Reply("Hello.")
-        assert other.result(5).status_code == (200 if whole else 503)
-        until(lambda: scripted.open == 0, 2)
+        assert other.result(30).status_code == (200 if whole else 503)
+        until(lambda: scripted.open == 0)
         assert served.ask().status_code == 200
         assert len(scripted.requests) == (3 if whole else 2)
 
@@ -252,16 +254,21 @@ def test_five_hundred_at_once_are_all_answered(scripted: ScriptedEngine):
 
 @pytest.mark.slow
 def test_what_is_under_way_keeps_its_pace_while_others_are_refused(scripted: ScriptedEngine):
-    """A stream paced at 10 ms is not held up by 300 refusals."""
+    """A stream paced at 10 ms is not held up by 300 refusals: it takes hardly longer than by itself."""
     scripted.script = Reply("word " * 100, delay=0.01)
     with serving(Settings(runtime_url=scripted.url, max_runs=1, max_queue=0)) as served, ThreadPoolExecutor(1) as pool:
-        begin = time.perf_counter()
-        with under_way(served, 1) as streams:
-            flood = pool.submit(lambda: [served.ask("x" * 10_000).status_code for _ in range(300)])
-            lines = sum(1 for _ in streams[0].iter_lines())
-            taken = time.perf_counter() - begin
-            assert set(flood.result()) <= {503, 200} and lines > 100
-        assert taken < 100 * 0.01 + 1.5
+
+        def paced(refusals: int) -> float:
+            begin = time.perf_counter()
+            with under_way(served, 1) as streams:
+                flood = pool.submit(lambda: [served.ask("x" * 10_000).status_code for _ in range(refusals)])
+                lines = sum(1 for _ in streams[0].iter_lines())
+                taken = time.perf_counter() - begin
+                assert set(flood.result()) <= {503, 200} and lines > 100
+            until(lambda: scripted.open == 0)
+            return taken
+
+        within(2 * paced(0) + 0.5, lambda: paced(300), tries=5)
 
 
 def test_the_bodies_of_all_requests_together_are_bounded_and_free_again_at_their_end(scripted: ScriptedEngine):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,9 +107,21 @@ def engine() -> Iterator[ScriptedEngine]:
 
 
 @pytest.fixture(scope="module")
-def house(engine: ScriptedEngine) -> Iterator[Served]:
+def patient(engine: ScriptedEngine) -> Iterator[Served]:
+    with serving(Settings(runtime_url=engine.url)) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def hasty(engine: ScriptedEngine) -> Iterator[Served]:
     with serving(Settings(runtime_url=engine.url, **SHORT)) as served:
         yield served
+
+
+@pytest.fixture
+def house(patient: Served, hasty: Served, fault: Any) -> Served:
+    """Short deadlines only where the engine is silent: no other fault is to be told as a late answer on a busy machine."""
+    return hasty if isinstance(fault, Hang) else patient
 
 
 def table(faults: dict[str, Any]) -> Any:
@@ -137,9 +149,7 @@ def error_of(response: httpx.Response, status: int, code: str) -> None:
 def test_what_fails_before_the_first_token_has_its_own_status(engine, house, stream, fault, status, code):
     engine.script = Reply(fault=fault)
     before = len(engine.requests)
-    start = time.monotonic()
     error_of(house.ask(stream=stream), status, code)
-    assert time.monotonic() - start < 2
     assert len(engine.requests) == before + 1, "asked once"
     answers_again(engine, house)
 
@@ -148,11 +158,10 @@ def test_what_fails_before_the_first_token_has_its_own_status(engine, house, str
 @table(AFTER_TWO_TOKENS)
 def test_what_fails_in_the_middle_is_told_in_the_stream_and_not_tried_again(engine, house, incremental, fault, status, code):
     engine.incremental = incremental
-    engine.script = Reply("Once upon a time there was", delay=0.05, fault=fault)
+    heard = threading.Event()
+    engine.script = Reply("Once upon a time there was", fault=fault, held=heard)
     before = len(engine.requests)
-    start = time.monotonic()
-    frames = [line.removeprefix("data: ") for line in house.ask(stream=True).text.split("\n\n") if line]
-    assert time.monotonic() - start < 2
+    frames = [line.removeprefix("data: ") for line in house.ask_and(heard.set, "Once").split("\n\n") if line]
     *chunks, error, done = frames
     text = "".join(json.loads(chunk)["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert text.startswith("Once")
@@ -196,7 +205,7 @@ def choose(s, question: str):
 def test_choices_that_the_engine_can_not_score_are_its_failure(scripted, tmp_path, reply):
     (tmp_path / "choose.py").write_text(CHOOSE)
     scripted.script = Reply("yes")
-    with serving(Settings(runtime_url=scripted.url, programs=(str(tmp_path),), **SHORT)) as served:
+    with serving(Settings(runtime_url=scripted.url, programs=(str(tmp_path),))) as served:
         assert served.ask(model="gemma-3n:choose").json()["choices"][0]["message"]["content"] == "yes"
         scripted.script = reply
         error_of(served.ask(model="gemma-3n:choose"), 502, "engine_error")

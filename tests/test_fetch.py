@@ -7,7 +7,6 @@ import base64
 import gzip
 import re
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -278,35 +277,32 @@ def test_a_slow_server_is_left_at_the_deadline_wherever_it_dawdles(begun: bytes)
             await asyncio.sleep(0.05)
 
     with serving(answer) as (url, _):
-        start = time.monotonic()
-        refused(url + "/", to_loopback(url), r"127\.0\.0\.1 did not send the file within 0\.5 s", fetch_timeout=0.5)
-        assert time.monotonic() - start < 1.5
+        refused(url + "/", to_loopback(url), r"127\.0\.0\.1 did not send the file within 0\.3 s", fetch_timeout=0.3)
 
 
 def test_a_slow_name_server_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lookup that is under way can't be stopped, but nobody waits for it."""
-    waited = []
+    told = Event()
 
     def lookup(*args: object, **options: object) -> list[tuple]:
-        time.sleep(1)
+        told.wait(30)
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
     async def main() -> None:
-        start = time.monotonic()
         with pytest.raises(FetchError, match=r"did not send the file within 0\.2 s"):
             await fetch("http://slow.example/", limits=Limits(fetch_timeout=0.2))
-        waited.append(time.monotonic() - start)
+        told.set()
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     asyncio.run(main())
-    assert waited[0] < 0.6
 
 
 def test_whoever_stops_waiting_ends_the_transfer() -> None:
-    left = Event()
+    begun, left = Event(), Event()
 
     async def answer(path: str, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        begun.set()
         try:
             while True:
                 writer.write(b"x")
@@ -317,11 +313,11 @@ def test_whoever_stops_waiting_ends_the_transfer() -> None:
 
     async def main(url: str) -> None:
         task = asyncio.create_task(fetch(url, policy=to_loopback(url)))
-        await asyncio.sleep(0.2)
+        assert await asyncio.to_thread(begun.wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(left.wait, 2)
+        assert await asyncio.to_thread(left.wait, 30)
 
     with serving(answer) as (url, _):
         asyncio.run(main(url))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import socket
-import time
 import zlib
 from typing import Any
 
@@ -138,7 +137,7 @@ def test_compressed_bodies_are_read(served: Served, scripted: ScriptedEngine, co
 @pytest.mark.parametrize(
     ("coding", "body", "status", "says"),
     [
-        ("gzip", gzip.compress(bytes(200 * 2**20), 9), 413, "2 MB"),
+        ("gzip", gzip.compress(bytes(20 * 2**20))[:-9], 413, "2 MB"),  # its missing end is never come to
         ("gzip", gzip.compress(BODY)[:-9], 400, "ends in the middle"),
         ("gzip", b"", 400, "ends in the middle"),
         ("gzip", BODY, 400, "is not gzip"),
@@ -149,10 +148,8 @@ def test_compressed_bodies_are_read(served: Served, scripted: ScriptedEngine, co
     ids=["bomb", "cut off", "empty", "no gzip", "br", "zstd", "twice"],
 )
 def test_a_compressed_body_that_cant_be_read_is_told_so(served: Served, coding: str, body: bytes, status: int, says: str):
-    began = time.monotonic()
     told = served.http.post(CHAT, content=body, headers={"content-encoding": coding})
     assert told.status_code == status and says in told.json()["error"]["message"]
-    assert time.monotonic() - began < 1, "a bomb is not inflated to its end"
 
 
 # Connections

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,13 +80,16 @@ def test_the_first_token_and_the_gaps_between_tokens_are_what_a_client_feels(
     served: Served, scripted: ScriptedEngine, grown: Growth, stream: bool
 ):
     scripted.script = Reply("one two three four five six", delay=0.05)
+    began = time.monotonic()
     served.ask(stream=stream)
-    until(lambda: grown("token_gap_seconds_count"), 5)
+    taken = time.monotonic() - began
+    until(lambda: grown("token_gap_seconds_count"))
     pieces = grown("token_gap_seconds_count")
-    assert 3 <= pieces <= 15 and grown("token_gap_seconds_sum") / pieces == pytest.approx(0.05, abs=0.02)
-    assert grown("token_gap_seconds_bucket", le="0.04") <= 1 <= 3 <= grown("token_gap_seconds_bucket", le="0.12")
+    assert 1 <= pieces <= 15 and grown("token_gap_seconds_bucket", le="+Inf") == pieces
+    first = grown("time_to_first_token_seconds_sum", program="chat")
     assert grown("time_to_first_token_seconds_count", program="chat") == 1
-    assert grown("time_to_first_token_seconds_sum", program="chat") == pytest.approx(0.06, abs=0.05)
+    assert 0.045 < first < first + grown("token_gap_seconds_sum") < taken
+    assert first + grown("token_gap_seconds_sum") > 0.25, "five gaps and the first token of 0.05 s each"
 
 
 def test_a_stream_that_breaks_off_counts_as_an_error_and_a_run_that_is_left_as_left(served: Served, scripted: ScriptedEngine, grown: Growth):

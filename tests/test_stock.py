@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -123,10 +122,9 @@ def test_an_engine_error_reaches_the_caller_and_nothing_hangs(
     look.run(pictures=[], question="x", backend=endpoint)
     scripted.script = {"part": reply, "": reply if function is not fork else Reply("fine")}
     values = {"pictures": [RED, BLUE]} | ({"question": "x"} if function is look else {})
-    threads, start = threading.active_count(), time.monotonic()
+    threads = threading.active_count()
     with pytest.raises(error):
         function.run_batch([values, dict(values)], backend=endpoint) if batch else function.run(**values, backend=endpoint)
-    assert time.monotonic() - start < 3
     until(lambda: threading.active_count() <= threads)  # one more would keep Python from ending
     scripted.script = Reply("well again")
     assert look.run(pictures=[], question="x", backend=endpoint)["answer"] == "well again"

@@ -99,11 +99,10 @@ async def test_the_client_with_async_streams_what_it_sees_and_hears(client: open
 
 @pytest.mark.engine
 def test_a_stream_that_is_closed_in_the_middle_leaves_the_client_whole(client: openai.OpenAI):
-    began = time.monotonic()
     asked: dict[str, Any] = {"model": "gemma-3n", "messages": ASKED, "max_tokens": 2000, "extra_body": {"ignore_eos": True}}
     with client.chat.completions.create(**asked, stream=True) as stream:
         first, second, *_ = (next(stream) for _ in range(3))
-    assert first.id == second.id and time.monotonic() - began < 5
+    assert first.id == second.id
     assert client.chat.completions.create(model="gemma-3n", messages=ASKED, max_tokens=5).choices[0].message.content is not None
 
 
@@ -145,4 +144,4 @@ def test_an_engine_that_is_not_there_is_tried_again_and_what_is_in_vain_is_not(s
     with pytest.raises(openai.InternalServerError) as caught:
         patient.chat.completions.create(model="gemma-3n", messages=ASKED)
     assert (len(times), caught.value.response.headers["retry-after"]) == (3, "5")
-    assert 4 < time.monotonic() - began < 9, "it waits as long as it is told to"
+    assert time.monotonic() - began > 4, "it waits as long as it is told to"
