@@ -3,6 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Compiled tests are kept from run to run: to compile them anew takes as long as to run them.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?=
 PORT ?= 8000
@@ -28,10 +30,10 @@ serve: .venv/.run  ## serve on 127.0.0.1:PORT (8000), with an engine of its own 
 test: check test-slow test-engine test-newest  ## everything: check, then what takes longer, the real engine, and the newest frontend
 
 check: lint  ## a fast answer: lint, types, and the tests that need neither an engine nor patience
-	@$(BIN)/python -m pytest -q -n 4 -m "not engine and not slow"
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal --hypothesis-profile=brief -m "not engine and not slow"
 
 test-slow: .venv/.dev
-	@$(BIN)/python -m pytest -n 4 -m "slow and not engine"
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "(slow or hypothesis) and not engine"
 
 test-engine: .venv/.dev engine
 	@$(BIN)/python -m pytest -m engine

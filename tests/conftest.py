@@ -7,11 +7,14 @@ import signal
 from importlib.util import find_spec
 from typing import Any
 
+import hypothesis
 import pytest
 from scripted_engine import scripted
 from serving import served
 
 __all__ = ["anyio_backend", "scripted", "served"]
+
+hypothesis.settings.register_profile("brief", hypothesis.settings.get_profile("ci"), max_examples=15)
 
 if find_spec("real_engine"):
     from real_engine import engine

@@ -166,7 +166,7 @@ async def one(ear: ListeningEngine, endpoint: Gemma3nEndpoint, seed: int, longes
     await until(lambda: ear.open == 0)
 
 
-async def until(true: Any, seconds: float = 10) -> None:
+async def until(true: Any, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come about in time"

@@ -56,8 +56,12 @@ def spoken(seconds: float, seed: int, *, pause: float = 3.0, fluent: float = 0.7
 
 
 def wav(pcm: bytes) -> bytes:
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(pcm), b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16, b"data", len(pcm))
-    return head + pcm
+    return wav_head(len(pcm) / 2 / RATE) + pcm
+
+
+def wav_head(seconds: float) -> bytes:
+    size = round(seconds * RATE) * 2
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16, b"data", size)
 
 
 def heard(pcm: bytes) -> str:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,14 @@ def module_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def nodes_of(file: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
 def imported(file: Path) -> Iterator[str]:
     """The modules a file imports, its own package's submodules by their own names."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes_of(file):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -86,20 +92,20 @@ def imported(file: Path) -> Iterator[str]:
                 yield module if (ROOT / module.replace(".", "/")).with_suffix(".py").exists() else str(node.module)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: module_of(file))
-def test_imports_go_down_only(file: Path):
+def test_imports_go_down_only():
     floor = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-    room = room_of(module_of(file))
-    for module in imported(file):
-        if module.split(".")[0] in ("gemma3n_sgl", "programs", "server", "cli") and room_of(module) != room:
-            assert floor[room_of(module)] < floor[room], f"{room} imports {module}"
+    for file in FILES:
+        room = room_of(module_of(file))
+        for module in imported(file):
+            if module.split(".")[0] in ("gemma3n_sgl", "programs", "server", "cli") and room_of(module) != room:
+                assert floor[room_of(module)] < floor[room], f"{file} imports {module}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: module_of(file))
-def test_libraries_stay_in_their_rooms(file: Path):
-    for module in imported(file):
-        library = module.split(".")[0]
-        assert room_of(module_of(file)) in AT_HOME.get(library, {room_of(module_of(file))}), f"{library} does not belong here"
+def test_libraries_stay_in_their_rooms():
+    for file in FILES:
+        for module in imported(file):
+            library, room = module.split(".")[0], room_of(module_of(file))
+            assert room in AT_HOME.get(library, {room}), f"{library} does not belong in {file}"
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("programs/[!_]*.py")), ids=lambda file: file.stem)
@@ -107,12 +113,12 @@ def test_a_program_knows_sglang_and_the_facade_only(file: Path):
     assert set(imported(file)) <= {"typing", "sglang", "gemma3n_sgl"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: module_of(file))
-def test_imports_stand_at_the_top(file: Path):
+def test_imports_stand_at_the_top():
     """But for the commands', whose help would have to wait for what running them needs."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and file.name != "cli.py"]
-    assert not [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+    for file in FILES:
+        functions = [node for node in nodes_of(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and file.name != "cli.py"]
+        within = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not within, f"{file} imports within a function"
 
 
 def test_the_facade_is_complete_and_its_stub_says_the_same():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma3n_sgl.conversation import Audio
@@ -54,7 +54,6 @@ def loud_hops(samples: np.ndarray) -> np.ndarray:
     return np.flatnonzero(hops.var(axis=1) > 100)
 
 
-@settings(max_examples=40)
 @given(seconds=st.floats(0.1, 120), longest=st.floats(1, 29.5), seed=st.integers(0, 99))
 def test_every_moment_that_is_heard_is_in_exactly_one_clip(seconds: float, longest: float, seed: int) -> None:
     samples = speech(seconds, seed)
@@ -66,7 +65,6 @@ def test_every_moment_that_is_heard_is_in_exactly_one_clip(seconds: float, longe
     assert all(0.5 <= clip.sound.seconds <= longest for clip in found)
 
 
-@settings(max_examples=40)
 @given(seconds=st.floats(0.1, 120), longest=st.floats(1, 29.5), seed=st.integers(0, 99), block=st.integers(10_000, 300_000), overlap=st.booleans())
 def test_a_clips_sound_is_what_is_heard_at_its_time_however_it_arrived(seconds: float, longest: float, seed: int, block: int, overlap: bool) -> None:
     samples = speech(seconds, seed)
@@ -76,7 +74,6 @@ def test_a_clips_sound_is_what_is_heard_at_its_time_however_it_arrived(seconds: 
         assert samples[round(clip.start * RATE) : round(clip.end * RATE)].tobytes() in clip.sound.pcm
 
 
-@settings(max_examples=30)
 @given(longest=st.floats(1, 29.5), seed=st.integers(0, 99))
 def test_without_any_silence_all_around_a_cut_is_whole_in_one_of_two_clips(longest: float, seed: int) -> None:
     samples = noise(75, seed=seed)
@@ -91,7 +88,6 @@ def test_without_any_silence_all_around_a_cut_is_whole_in_one_of_two_clips(longe
     assert max(clip.sound.seconds for clip in found) <= longest
 
 
-@settings(max_examples=25)
 @given(st.lists(st.floats(20, 28.5), min_size=1, max_size=4), st.integers(0, 9), st.sampled_from([0, 3, 30]))
 def test_it_is_cut_in_the_pauses(gaps: list[float], seed: int, hiss: int) -> None:
     """Wherever within the last 9 s of a clip the speaker pauses for 300 ms, there it is cut, in a room that is not quite still too."""
@@ -151,13 +147,17 @@ def test_shorter_clips_end_at_shorter_pauses() -> None:
     assert max(clip.end - clip.start for clip in cut(samples, 29.5)) > 20
 
 
-def test_an_hour_is_cut_in_a_moment() -> None:
-    minute = speech(60, 0).tobytes()
-    cutter, start, count = Cutter(29.5), time.process_time(), 0
-    for _ in range(60):
-        count += len(list(cutter.feed(minute)))
-    assert time.process_time() - start < 0.9, "0.2 s on a machine with nothing else to do"
-    assert count > 120
+def test_cutting_takes_hardly_longer_than_looking_at_how_loud_it_is() -> None:
+    """Ten minutes, in less than ten times what the variance of each hop takes: usually twice."""
+    minute, cutter, count = speech(60, 0), Cutter(29.5), 0
+    start = time.thread_time()
+    for _ in range(10):
+        loud_hops(minute)
+    looked = time.thread_time()
+    for _ in range(10):
+        count += len(list(cutter.feed(minute.tobytes())))
+    assert time.thread_time() - looked < 10 * (looked - start)
+    assert count > 20
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 30, -1])

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_schemas import SCHEMAS, TREE
 
@@ -89,7 +89,6 @@ def test_a_class_written_in_blocks_of_utf8_is_the_same_class(ranges: list[tuple[
             assert set(first[at + 1 :]) <= {0x80} and set(last[at + 1 :]) <= {0xBF}
 
 
-@settings(max_examples=150, deadline=None)
 @given(SCHEMAS)
 def test_every_schema_becomes_a_grammar_that_names_what_it_defines(schema: Any):
     written = json_schema(schema, tokens=300).ebnf
@@ -257,12 +256,12 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_schema_is_refused_or_compiled_soon(case: str):
-    start = time.process_time()
+    start = time.thread_time()
     try:
         assert len(json_schema(HOSTILE[case], tokens=500).ebnf) < 300_000
     except InvalidValue as error:
         assert len(error.message) < 300
-    assert time.process_time() - start < 0.3
+    assert time.thread_time() - start < 3, "what grows without bound takes minutes; 0.1 s is usual"
 
 
 @pytest.mark.parametrize(

@@ -37,11 +37,11 @@ def test_there_are_special_tokens_to_try():
     assert len(SPECIAL) > 300
 
 
-@pytest.mark.parametrize("token", [*SPECIAL, "<2mass>", "[@BOS@]", "[toxicity]"])
-def test_every_special_token_of_the_tokenizer_is_made_harmless(token: str):
-    made = neutralise(f"before {token} after")
-    assert token not in made
-    assert made.replace(ZERO_WIDTH_SPACE, "") == f"before {token} after", "it still reads the same"
+def test_every_special_token_of_the_tokenizer_is_made_harmless():
+    for token in (*SPECIAL, "<2mass>", "[@BOS@]", "[toxicity]"):
+        made = neutralise(f"before {token} after")
+        assert token not in made
+        assert made.replace(ZERO_WIDTH_SPACE, "") == f"before {token} after", "it still reads the same"
 
 
 @given(tricky)

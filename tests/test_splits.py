@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import sglang as sgl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma3n_sgl import Gemma3nEndpoint, assistant, running, user
@@ -68,7 +68,6 @@ async def run_over(body: bytes, cuts: list[int], *, stop: tuple[str, ...]) -> tu
     return said[-1], "".join(event.text for event in said if isinstance(event, Delta))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(WORDS, min_size=1, max_size=12),
     st.lists(st.integers(0, 5000), max_size=20),
@@ -83,7 +82,6 @@ def test_any_split_gives_the_same_answer(tokens: list[str], cuts: list[int], inc
     assert told == cut_told == whole.answer
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=12), st.sampled_from([(), ("STOP",)]))
 def test_a_cumulative_stream_says_what_an_incremental_one_says(tokens: list[str], stop: tuple[str, ...]):
     one, _ = asyncio.run(run_over(events(tokens, incremental=True), [], stop=stop))
