@@ -114,7 +114,7 @@ async def some(seeds: range, longest: float, side_by_side: int = 8) -> Counter[s
 
     async def worker() -> None:
         with listening() as ear:
-            endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 2, 2))
+            endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines())
             for seed in left:
                 try:
                     await one(ear, endpoint, seed, longest, tally)

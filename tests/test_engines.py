@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,8 +114,8 @@ async def test_the_clips_of_a_recording_are_heard_by_all(three: list[ScriptedEng
 
 
 async def test_whoever_is_down_is_gone_round_and_comes_back_by_itself(three: list[ScriptedEngine], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "PAUSE", 0.2)
-    monkeypatch.setattr(engines, "LONGEST_PAUSE", 0.2)
+    now = time.monotonic()
+    monkeypatch.setattr(engines, "time", SimpleNamespace(monotonic=lambda: now))
     endpoint = Gemma3nEndpoint(urls(three))
     client = endpoint.client
     assert isinstance(client, Engines)
@@ -122,7 +124,7 @@ async def test_whoever_is_down_is_gone_round_and_comes_back_by_itself(three: lis
         assert (await ask(endpoint, f"Talk {i}")).answer == "Yes."
     assert client.up == 2 and sum(answered(three)) == 12 and not three[0].requests
     three[0].accept()
-    await asyncio.sleep(0.25)
+    now += engines.LONGEST_PAUSE
     for i in range(30):
         await ask(endpoint, f"Talk {i}")
     assert client.up == 3 and three[0].requests

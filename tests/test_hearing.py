@@ -37,7 +37,7 @@ def ear() -> Iterator[ListeningEngine]:
 
 @pytest.fixture
 async def endpoint(ear: ListeningEngine) -> AsyncIterator[Gemma3nEndpoint]:
-    made = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 2, 2))
+    made = Gemma3nEndpoint(ear.url, deadlines=Deadlines())
     yield made
     await made.client.aclose()
 
@@ -123,7 +123,7 @@ async def test_an_engine_that_is_not_there_is_said_so_at_once(ear: ListeningEngi
 
 
 async def test_an_engine_that_hangs_on_one_clip_costs_that_clip(ear: ListeningEngine) -> None:
-    endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 0.4, 0.4))
+    endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 1, 1))
     ear.script = lambda prompt: Reply(prompt.partition("\n")[0], fault=Hang() if "w30 " in prompt else None)
     done = await run(endpoint, recording=recording(spoken(60, 3)))
     assert [bool(segment.error) for segment in done.segments].count(True) == 1
@@ -231,7 +231,7 @@ def test_sglangs_own_run_hears_the_same(ear: ListeningEngine, function: Any) -> 
 
 
 def test_under_sglangs_own_run_a_failing_engine_ends_the_run(ear: ListeningEngine) -> None:
-    endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 0.4, 0.4))
+    endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 1, 1))
     ear.script = lambda prompt: Reply(fault=Hang()) if "w100 " in prompt else Reply(prompt.partition("\n")[0])
     with pytest.raises(EngineTimeout):
         listen.run(recording=recording(TALK), backend=endpoint)
