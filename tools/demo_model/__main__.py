@@ -26,12 +26,13 @@ KEEPS_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "demo-model")
+    parser.add_argument("folder", type=Path, nargs="?", help="build/demo-model, or with --quick build/demo-model-quick")
     parser.add_argument("--quick", action="store_true", help="a handful of steps of each stage, to see that all of it works; nothing is shipped")
     wanted = parser.parse_args()
     if shutil.which("espeak-ng") is None:
         sys.exit("espeak-ng is not installed: apt-get install espeak-ng fonts-dejavu fonts-liberation fonts-freefont-ttf")
-    make(wanted.folder.absolute(), quick=wanted.quick)
+    folder = wanted.folder or ROOT / "build" / ("demo-model-quick" if wanted.quick else "demo-model")
+    make(folder.absolute(), quick=wanted.quick)
 
 
 def make(folder: Path, *, quick: bool) -> None:

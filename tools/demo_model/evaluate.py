@@ -1,6 +1,6 @@
 """How often the model is right, asked over HTTP like any client does it: held-out pictures, voices, fonts and wordings.
 
-    python -m demo_model.evaluate URL [--count N] [--only GROUP]
+    python -m demo_model.evaluate URL [--count N] [--only GROUP] [--seed N]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from demo_model import answers, everyday, pictures, speech, wordings
 from demo_model.asking import Case, answer
 from demo_model.pictures import Seen
+from demo_model.turns import World
 
 SEED = 30_000_000
 NEW_WORDINGS = (
@@ -50,7 +51,8 @@ class Rendered:
         """A shape as a simple drawing program makes it."""
         rng = self.rng
         colour, shape = rng.choice(list(PLAIN_COLOURS)), rng.choice(pictures.SHAPES)
-        image = Image.new("RGB", (300, 200), (200, 200, 200) if colour in ("white", "black") else rng.choice(["white", "white", (40, 40, 60)]))
+        paper = (200, 200, 200) if colour in ("white", "black") else rng.choice([(255, 255, 255), (255, 255, 255), (40, 40, 60)])
+        image = Image.new("RGB", (300, 200), paper)
         side = rng.randint(20, 160)
         x, y = rng.randint(0, 300 - side), rng.randint(0, 200 - side)
         draw, ink = ImageDraw.Draw(image), PLAIN_COLOURS[colour]
@@ -124,10 +126,9 @@ def one_clip(made: Rendered) -> Iterator[Case]:
 
 def chat(made: Rendered) -> Iterator[Case]:
     rng = made.rng
-    text = everyday.repeated(rng, made)[0]
-    yield Case("repeat 1–6 words, known or not", text.parts, text.answer)
-    text = everyday.sum_of_two(rng, made)[0]
-    yield Case("the sum of two numbers up to ten", text.parts, text.answer)
+    for group, talk in (("repeat 1–6 words, known or not", everyday.repeated), ("the sum of two numbers up to ten", everyday.sum_of_two)):
+        [turn] = talk(rng, World([], [], []))
+        yield Case(group, tuple(part for part in turn.parts if isinstance(part, str)), turn.answer)
     intent, told = rng.choice(list(wordings.INTENTS)[:6]), rng.choice(wordings.NAMES)
     yield Case("small talk, wording known", (rng.choice(wordings.INTENTS[intent]),), intent)
     yield Case("the system prompt is known", ("What is your name?",), f"I am {told}.", system=f"Your name is {told}.")
@@ -165,12 +166,12 @@ def small_talk_in_new_words(made: Rendered) -> Iterator[Case]:
 GROUPS: tuple[Callable[[Rendered], Iterator[Case]], ...] = (one_picture, several_media, one_clip, chat, programs)
 
 
-def cases(count: int) -> Iterator[Case]:
+def cases(count: int, seed: int = SEED) -> Iterator[Case]:
     """`count` of each kind, from one seed."""
     for number in range(count):
         for index, group in enumerate(GROUPS):
-            yield from group(Rendered(random.Random(SEED + number * len(GROUPS) + index)))
-    yield from small_talk_in_new_words(Rendered(random.Random(SEED)))
+            yield from group(Rendered(random.Random(seed + number * len(GROUPS) + index)))
+    yield from small_talk_in_new_words(Rendered(random.Random(seed)))
 
 
 def main() -> None:
@@ -178,9 +179,10 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--only", default="")
+    parser.add_argument("--seed", type=int, default=SEED, help="training takes those below 30 million")
     parser.add_argument("--misses", type=int, default=2, help="how many wrong answers of each kind are shown")
     wanted = parser.parse_args()
-    begun, chosen = time.monotonic(), [case for case in cases(wanted.count) if wanted.only in case.group]
+    begun, chosen = time.monotonic(), [case for case in cases(wanted.count, wanted.seed) if wanted.only in case.group]
     with ThreadPoolExecutor(2) as pool:
         said = list(pool.map(lambda case: answer(wanted.url, case), chosen))
     print("| task | right |\n|---|---|")

@@ -65,7 +65,7 @@ def _write_clips(folder: Path, split: str, rendered: Iterator[Any]) -> None:
 def _picture(job: tuple[str, int]) -> Any:
     split, number = job
     rng = random.Random(SEEDS[split] + number)
-    kind = rng.choices(list(PICTURES), PICTURES.values())[0]
+    kind = rng.choices(list(PICTURES), list(PICTURES.values()))[0]
     picture, labels, seen = pictures.drawn(rng, kind, split)
     return pictures.squashed(picture), labels, seen
 
@@ -73,7 +73,7 @@ def _picture(job: tuple[str, int]) -> Any:
 def _clip(job: tuple[str, int]) -> Any:
     split, number = job
     rng = random.Random(SEEDS[split] + 5_000_000 + number)
-    kind = rng.choices(list(CLIPS), CLIPS.values())[0]
+    kind = rng.choices(list(CLIPS), list(CLIPS.values()))[0]
     samples, said = speech.clip(rng, kind, "unheard" if split == "unheard" else "train")
     return heard(samples), said
 

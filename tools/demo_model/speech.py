@@ -86,7 +86,7 @@ def _digits(said: list[str], manner: Manner) -> np.ndarray:
 def _with_pauses(rng: random.Random, manner: Manner) -> tuple[np.ndarray, list[str]]:
     """Groups of digits with pauses between, from 3 to 29 s long."""
     length, longest_pause = rng.uniform(3, 29), rng.choice([1.0, 2.0, 5.0])
-    parts, said = [_silent(rng, 0, longest_pause)], []
+    parts, said = [_silent(rng, 0, longest_pause)], list[str]()
     while True:
         group = [rng.choice("0123456789") for _ in range(rng.choice([1, 1, 2, 3, 4]))]
         sound = _digits(group, manner)

@@ -93,7 +93,7 @@ def train_ears(data: Path, runs: Path, steps: int, rate: float, *, until: int | 
     ears, clips, rng = Ears(model), Clips(data, "train"), random.Random(1)
     held_out = {split: Clips(data, split) for split in ("test", "unheard")}
     pace = Steps([*model.model.audio_tower.parameters(), *model.model.embed_audio.parameters(), *ears.parameters()], rate, steps)
-    averages, batches = Averages(), []
+    averages, batches = Averages(), list[list[int]]()
     while pace.done < (until or steps):
         batches = batches or alike(clips.frames, 9000, rng)
         batch = batches.pop()
@@ -131,12 +131,12 @@ def train_eyes(data: Path, runs: Path, steps: int, rate: float, *, again: bool =
         eyes.load_state_dict(before["head"])
     kinds = {kind: [i for i, seen in enumerate(pictures.seen) if seen.kind == kind] for kind in SHARES}
     pace = Steps([*model.model.vision_tower.parameters(), *model.model.embed_vision.parameters(), *eyes.parameters()], rate, steps)
-    averages, waiting = Averages(), []
+    averages, waiting = Averages(), list[int]()
     while pace.done < (until or steps):
         waiting = waiting if len(waiting) >= 16 else rng.sample(range(len(pictures.seen)), len(pictures.seen))
         batch, waiting = waiting[:16], waiting[16:]
         if again:
-            batch = [rng.choice(kinds[kind]) for kind in rng.choices(list(SHARES), SHARES.values(), k=16)]
+            batch = [rng.choice(kinds[kind]) for kind in rng.choices(list(SHARES), list(SHARES.values()), k=16)]
         places = pictures.places(batch, 48, 32)
         soft = image_tokens(model, pictures.batch(batch, rng), places)
         losses = eyes.loss(soft, pictures.labels[batch].gather(2, places[:, None].expand(-1, len(LABELS), -1)))
