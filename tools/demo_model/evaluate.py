@@ -88,6 +88,8 @@ def one_picture(made: Rendered) -> Iterator[Case]:
     picture, seen = made.picture()
     before = ((picture, rng.choice(wordings.WHAT)), answers.things([seen]))
     yield Case("a picture in an earlier turn", (rng.choice(wordings.COLOUR),), answers.sentence(seen.colour), before=(before,))
+    picture, seen = made.picture()
+    yield Case("another picture in a later turn", (picture, rng.choice(wordings.WHAT)), answers.things([seen]), before=(before,))
 
 
 def several_media(made: Rendered) -> Iterator[Case]:
@@ -122,6 +124,8 @@ def one_clip(made: Rendered) -> Iterator[Case]:
     clip, said = made.clip()
     before = ((clip, "Transcribe this audio."), " ".join(said))
     yield Case("a clip in an earlier turn", (rng.choice(wordings.AGAIN),), " ".join(said), before=(before,))
+    clip, said = made.clip()
+    yield Case("another clip in a later turn", (clip, "Transcribe this audio."), " ".join(said), before=(before,))
 
 
 def chat(made: Rendered) -> Iterator[Case]:

@@ -102,6 +102,11 @@ def picture_and_clip(rng: random.Random, world: World) -> list[Turn]:
     return [Turn(around(rng, media, asked(rng, wordings.WHAT[:6])), answers.things([seen for _, seen in shown]))]
 
 
+def one_after_another(rng: random.Random, world: World) -> list[Turn]:
+    """A picture or clip, and in the next turn another: each is answered by itself."""
+    return [turn for _ in range(2) for turn in rng.choice([one_picture, one_picture, one_clip])(rng, world)]
+
+
 def repeated(rng: random.Random, world: World) -> list[Turn]:
     text = " ".join(rng.choices("0123456789", k=rng.randint(1, 8))) if rng.random() < 0.15 else words(rng, 6)
     return [Turn((rng.choice(wordings.REPEAT).format(text),), text)]

@@ -17,6 +17,7 @@ KINDS: dict[str, tuple[Maker, int]] = {
     "digits": (everyday.about_digits, 4),
     "clips": (everyday.two_clips, 9),
     "both": (everyday.picture_and_clip, 10),
+    "another": (everyday.one_after_another, 8),
     "repeat": (everyday.repeated, 16),
     "sum": (everyday.sum_of_two, 8),
     "talk": (everyday.small_talk, 9),
