@@ -15,6 +15,10 @@ def test_every_file_of_the_demo_is_whole() -> None:
     assert {name: hashlib.sha256((DEMO / name).read_bytes()).hexdigest() for name in files} == sums
 
 
+def test_the_demo_takes_ten_megabytes_at_most() -> None:
+    assert sum(path.stat().st_size for path in DEMO.iterdir()) <= 10_000_000
+
+
 def test_the_demo_is_gemma_3n_and_its_card_says_what_it_is_not() -> None:
     config = json.loads((DEMO / "config.json").read_text())
     assert config["architectures"] == ["Gemma3nForConditionalGeneration"]
