@@ -49,7 +49,7 @@ def make(folder: Path, *, quick: bool) -> None:
         _finish(hear)
         (runs / "senses").touch()
     if not (runs / "talked").exists():
-        _finish(_begin("speaking", str(data), str(runs), "--steps", "4" if quick else "9000"))
+        _finish(_begin("speaking", str(data), str(runs), "--steps", "4" if quick else "6000"))
         (runs / "talked").touch()
     if not quick:
         _finish(_begin("export", str(runs), str(SHIPPED)))
