@@ -11,7 +11,7 @@ from demo_model.turns import Clip, Part, Picture, Turn, World, around, asked, in
 
 
 def one_picture(rng: random.Random, world: World) -> list[Turn]:
-    kind = rng.choices(["what", "colour", "shape", "where", "is", "count", "read"], [8, 3, 4, 3, 2, 4, 5])[0]
+    kind = rng.choices(["what", "colour", "shape", "where", "is", "count", "read"], [8, 3, 4, 7, 2, 4, 5])[0]
     if kind == "count":
         picture, seen = world.picture(rng, "several", "several", "shape") if rng.random() < 0.85 else world.picture(rng, "shape")
         return [Turn(around(rng, [picture], asked(rng, wordings.COUNT)), str(seen.count))]

@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[Maker, int]] = {
     "vision": (of_programs.vision_program, 8),
     "audio": (of_programs.audio_program, 7),
     "translate": (of_programs.translation, 8),
-    "compare": (of_programs.comparison, 6),
+    "compare": (of_programs.comparison, 10),
     "recording": (of_programs.recording_programs, 6),
     "tools": (of_programs.tools, 2),
 }
