@@ -1,9 +1,9 @@
-"""What it costs to hear a long recording: `python bench/hearing.py [--minutes 60] [--pause 5] [--engine URL] [--rounds 3]`
+"""What it costs to hear a long recording: `python bench/hearing.py [--minutes 60] [--pause 1.4] [--engine URL] [--rounds 3]`
 
-Makes an MP3 of so many minutes (44.1 kHz, stereo, 128 kbit/s) of the digits in tests/media, with pauses of up to PAUSE seconds between them (0.8:
-clips of 29 s, of which the small model babbles). Tells what decoding and cutting take, and what `transcribe` takes, in a process of its own, over
-the engine at URL, else over a paced stand-in (80 tokens a clip at 200 a second). Beside it a bare asyncio client sends the same clips all at once;
-they are decoded and cut for it before, and made of one length, since others would kill the engine. Ends with an error if a promise is broken:
+Makes an MP3 of so many minutes (44.1 kHz, stereo, 128 kbit/s) of the digits in tests/media, with pauses of up to PAUSE seconds between them: with 1.4
+they make clips of 20 to 29 s, all filled up to 29.5 s, of some fourteen digits, which the small model writes down. Tells what decoding and cutting
+take, and what `transcribe` takes, in a process of its own, over the engine at URL, else over a paced stand-in (80 tokens a clip at 200 a second).
+Beside it a bare asyncio client sends the same clips all at once; they are decoded and cut for it before. Ends with an error if a promise is broken:
 150 MB above idle, 0.3 s to cut an hour, the first text within 1.5 × one clip alone, and, with a real engine, 1.1 × the bare client in all.
 """
 
@@ -48,18 +48,18 @@ from programs.transcribe import transcribe
 
 T = TypeVar("T")
 
-DIGITS = HERE.parent / "tests/media/2min.mp3"
+DIGITS = HERE.parent / "tests/media/zero-to-nine.opus"
 PROMPT = "<start_of_turn>user\n<audio_soft_token>Transcribe this audio.<end_of_turn>\n<start_of_turn>model\n"
 LONG = 29.0
 """Seconds of a recording that is a single clip."""
 
 
-def talk(seconds: float, pause: float) -> np.ndarray:
+def talk(seconds: float, pause: float = 1.4) -> np.ndarray:
     rng = random.Random(0)
-    groups = [np.frombuffer(part.sound.pcm, dtype="<i2") for part in clips(open_recording(DIGITS)) if isinstance(part, Clip)]
+    digits = [np.frombuffer(part.sound.pcm, dtype="<i2") for part in clips(open_recording(DIGITS), 2) if isinstance(part, Clip)]
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < seconds * SAMPLE_RATE:
-        pieces += [rng.choice(groups), np.zeros(round(rng.uniform(pause / 5, pause) * SAMPLE_RATE), dtype="<i2")]
+        pieces += [rng.choice(digits), np.zeros(round(rng.uniform(pause / 2, pause) * SAMPLE_RATE), dtype="<i2")]
     return np.concatenate(pieces)[: round(seconds * SAMPLE_RATE)]
 
 
@@ -110,8 +110,9 @@ def in_a_process(url: str, *paths: Path) -> list[Heard]:
 
 
 def forget(url: str) -> None:
-    """Empty the engine's cache, in which each clip would else be found that was heard before."""
-    urllib.request.urlopen(urllib.request.Request(f"{url}/flush_cache", method="POST"), timeout=60).close()
+    """Empty the engine's cache, in which each clip would else be found that was heard before; it is refused as long as something is at work."""
+    asked = urllib.request.Request(f"{url}/flush_cache?timeout=60", method="POST")
+    urllib.request.urlopen(asked, timeout=90).close()
 
 
 async def by_hand(url: str, sounds: list[Audio]) -> float:
@@ -175,7 +176,7 @@ def broken(figures: dict[str, float], real: bool) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=int, default=60)
-    parser.add_argument("--pause", type=float, default=5)
+    parser.add_argument("--pause", type=float, default=1.4)
     parser.add_argument("--engine", help="URL of a real engine; default: a paced stand-in")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hear", nargs="*", type=Path, default=[], help=argparse.SUPPRESS)

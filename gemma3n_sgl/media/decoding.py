@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import av
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 
 from gemma3n_sgl.conversation import SAMPLE_RATE, Audio, Recording
@@ -160,25 +161,45 @@ def _asked(recording: Recording) -> tuple[dict[str, str | None], bytes]:
 
 def pieces(recording: Recording) -> Iterator[bytes | Gap]:
     """Samples, and gaps, decoded here."""
-    resampler, made_for = None, None
+    resampling = None
     for frame in frames(recording):
+        if isinstance(frame, Gap) or (resampling is not None and not resampling.takes(frame)):  # its form may change within a stream
+            yield from resampling.rest() if resampling else ()
+            resampling = None
         if isinstance(frame, Gap):
-            yield from _flushed(resampler)
             yield frame
-            resampler, made_for = None, None
             continue
+        resampling = resampling or _Resampling(frame)
+        yield from resampling.of(frame)
+    yield from resampling.rest() if resampling else ()
+
+
+class _Resampling:
+    """Frames of one form on their way to samples: a second at once, since each call costs what resampling some thousand samples does."""
+
+    def __init__(self, first: AudioFrame) -> None:
+        self._form = _form(first)
+        self._many = first.sample_rate
+        self._waiting = AudioFifo()
+        self._resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+
+    def takes(self, frame: AudioFrame) -> bool:
+        return _form(frame) == self._form
+
+    def of(self, frame: AudioFrame) -> Iterator[bytes]:
         frame.pts = None  # what time stamps tell is told by the gaps
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if resampler is None or form != made_for:  # it may change within a stream
-            yield from _flushed(resampler)
-            resampler, made_for = av.AudioResampler("s16", "mono", SAMPLE_RATE), form
-        yield from map(_samples, resampler.resample(frame))
-    yield from _flushed(resampler)
+        self._waiting.write(frame)
+        if self._waiting.samples >= self._many:
+            yield from map(_samples, self._resampler.resample(self._waiting.read()))
+
+    def rest(self) -> Iterator[bytes]:
+        if self._waiting.samples:
+            yield from map(_samples, self._resampler.resample(self._waiting.read()))
+        yield from map(_samples, self._resampler.resample(None))
 
 
-def _flushed(resampler: av.AudioResampler | None) -> Iterator[bytes]:
-    if resampler is not None:
-        yield from map(_samples, resampler.resample(None))
+def _form(frame: AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
 
 
 def _samples(frame: AudioFrame) -> bytes:
