@@ -184,6 +184,7 @@ def test_values_stay_as_they_are() -> None:
     assert open_recording(recording) is recording
 
 
+@pytest.mark.slow
 def test_importing_and_failing_say_nothing_on_the_terminal() -> None:
     """Neither pydub about a missing ffmpeg program, nor libav about what it thinks of a file."""
     script = f"""
@@ -282,6 +283,7 @@ def test_of_half_a_stream_what_is_there_is_heard(name: str) -> None:
     assert 0.5 <= clip.seconds < 0.9 * DIGITS[name]["seconds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_a_sound_cut_anywhere_is_refused_or_heard_but_never_an_accident(name: str) -> None:
     whole = (MEDIA / name).read_bytes()
@@ -292,6 +294,7 @@ def test_a_sound_cut_anywhere_is_refused_or_heard_but_never_an_accident(name: st
             assert error.status == 400
 
 
+@pytest.mark.slow
 def test_noise_in_a_sound_is_never_an_accident() -> None:
     rng = np.random.default_rng(0)
     for name in (name for name in SHORT if name.startswith("314")):

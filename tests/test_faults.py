@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from scripted_engine import Die, Hang, Reply, Say, ScriptedEngine
-from serving import SHORT, Served, serving, until
+from serving import Served, serving, until
 
 from gemma3n_sgl.settings import Settings
 
@@ -114,7 +114,7 @@ def patient(engine: ScriptedEngine) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def hasty(engine: ScriptedEngine) -> Iterator[Served]:
-    with serving(Settings(runtime_url=engine.url, **SHORT)) as served:
+    with serving(Settings(runtime_url=engine.url, first_token_timeout=0.7, token_timeout=0.7)) as served:
         yield served
 
 

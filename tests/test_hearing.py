@@ -42,8 +42,9 @@ async def endpoint(ear: ListeningEngine) -> AsyncIterator[Gemma3nEndpoint]:
     await made.client.aclose()
 
 
+@pytest.mark.slow
 async def test_random_recordings_are_heard_whole() -> None:
-    await some(range(8), 300)
+    await some(range(16), 300)
 
 
 @pytest.mark.slow

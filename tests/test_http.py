@@ -287,6 +287,7 @@ def test_bad_input_is_told_by_status_param_and_a_message_that_helps(served: Serv
     assert served.ask().status_code == 200
 
 
+@pytest.mark.slow
 def test_a_body_beyond_the_limit_is_refused_whether_its_length_is_told_or_not(served: Served):
     chunk = b"x" * 2**20
     assert served.http.post("/v1/chat/completions", content=chunk * 70).status_code == 413

@@ -141,6 +141,7 @@ def test_large_pictures_shrink_to_twice_what_the_model_sees() -> None:
 @pytest.mark.parametrize(
     ("size", "seen"), [((8000, 1000), (4096, 512)), ((4000, 1000), (3072, 768)), ((1000, 4000), (768, 3072)), ((600, 20), (600, 20))]
 )
+@pytest.mark.slow
 def test_narrow_pictures_keep_what_the_model_can_use(size: tuple[int, int], seen: tuple[int, int]) -> None:
     image = open_image(PIL.Image.new("RGB", size))
     assert (image.width, image.height) == seen

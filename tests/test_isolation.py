@@ -77,6 +77,7 @@ def test_a_picture_is_the_same_decoded_apart(name: str):
     assert told(lambda: bytes(open_image(data))) == told(lambda: bytes(open_image(data, limits=APART)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOUNDS)
 def test_a_sound_is_the_same_decoded_apart(name: str):
     path, data = MEDIA / name, (MEDIA / name).read_bytes()

@@ -133,6 +133,7 @@ def test_a_file_that_breaks_off_is_heard_as_far_as_it_goes(codec: str, container
             decode(open_recording(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["wav", "mp3", "flac", "ogg", "webm", "ipod"])
 def test_a_file_that_is_damaged_throughout_is_refused(container: str) -> None:
     codec = {"wav": "pcm_s16le", "mp3": "libmp3lame", "ogg": "libopus", "webm": "libopus", "ipod": "aac"}.get(container, container)

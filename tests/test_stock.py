@@ -201,6 +201,7 @@ print(len(set(map(id, seen))))
 """
 
 
+@pytest.mark.slow
 def test_threads_that_come_at_once_share_one_loop():
     counts = [subprocess.run([sys.executable, "-c", ALL_AT_ONCE], capture_output=True, text=True, timeout=30).stdout for _ in range(3)]
     assert counts == ["1\n"] * 3
