@@ -277,4 +277,8 @@ def invalid(error: ValidationError) -> InvalidValue:
         return InvalidValue("The body must be a JSON object with `model` and `messages`.")
     if first["type"] == "missing":
         return InvalidValue(f"`{param}` is missing.", param=param)
+    if first["type"] == "too_short":
+        return InvalidValue(f"`{param}` is empty.", param=param)
+    if first["type"] == "string_type" and param.endswith(".content"):
+        return InvalidValue(f"`{param}` is a text, or a list of parts that each have a `type`.", param=param)
     return InvalidValue(f"`{param}`: {first['msg'][0].lower()}{first['msg'][1:]}.", param=param)
