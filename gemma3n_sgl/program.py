@@ -159,12 +159,12 @@ def _take(program: Program, kind: str, conversation: Conversation) -> Any:
     if kind == "text":
         texts = [turn.text for turn in conversation.turns if turn.role == "user" and turn.text]
         if not texts:
-            raise InvalidValue(f"The program {program.name!r} needs a text, and there is none.", param="messages")
+            raise InvalidValue(f"The program {program.name!r} needs a text, and there is none. Add one.", param="messages")
         return texts[-1]
     wanted = "picture" if kind.startswith("image") else "sound"
     found = list(conversation.only(*((Image,) if wanted == "picture" else (Audio, Recording))))
     if not found:
-        raise InvalidValue(f"The program {program.name!r} needs a {wanted}, and there is none.", param="messages")
+        raise InvalidValue(f"The program {program.name!r} needs a {wanted}, and there is none. Add one.", param="messages")
     values = [_sound(kind, value) if wanted == "sound" else value for value in found]
     if kind.endswith("s"):
         return values

@@ -104,7 +104,7 @@ class TestRun:
         assert "--tone <dry|warm>" in said
         assert "[default: dry]" in said
         assert "--loud / --no-loud" in said
-        assert "--seed <int>" in said
+        assert "--seed N" in said
         assert "[default: 7]" in said
         assert "describe" in gemma3n("run", "--help").stdout
 

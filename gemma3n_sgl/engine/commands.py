@@ -35,7 +35,7 @@ Venv = Annotated[Path, typer.Option("--venv", metavar="DIR", help="The engine's 
 DeviceOption = Annotated[
     Device | None, typer.Option("--device", help="What to run on. Default: the GPU where an nvidia device is present.")
 ]
-Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="The port to listen on.")]
 Index = Annotated[str | None, typer.Option("--index-url", metavar="URL", help="Package index, if not pip's own.")]
 TorchIndex = Annotated[
     str | None,
@@ -105,7 +105,8 @@ def status(venv: Venv = DEFAULT_VENV, as_json: Annotated[bool, typer.Option("--j
 
 @app.command("stop")
 def stop_engine(
-    venv: Venv = DEFAULT_VENV, port: Annotated[int | None, typer.Option(help="The one on this port alone. Default: all of them.")] = None
+    venv: Venv = DEFAULT_VENV,
+    port: Annotated[int | None, typer.Option(metavar="N", help="The one on this port alone. Default: all of them.")] = None,
 ) -> None:
     """End the engines that `start` left in the background, and nothing else."""
     engines = [engine for engine in running(venv) if port in (None, engine.port)]

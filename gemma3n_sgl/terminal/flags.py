@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 GIVEN = "given"
 """The parameter that holds the files and texts; no option can have its name."""
 
+_METAVARS = {str: "TEXT", int: "N", float: "N"}
 _TAKES = {"text": "text", "image": "pictures", "audio": "sound"}
 
 Work = Callable[..., None]
@@ -48,8 +49,9 @@ class ProgramGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = self.commands.get(cmd_name)
         if found is None and not cmd_name.startswith("-") and not ctx.resilient_parsing:
-            left_out = "".join(f"\nLeft out: {problem}" for problem in self.problems)
-            ctx.fail(f"There is no program {cmd_name!r}; `gemma3n programs` lists them.{left_out}")
+            for problem in self.problems:
+                typer.echo(f"Left out: {problem}", err=True)
+            ctx.fail(f"There is no program {cmd_name!r}; `gemma3n programs` lists them.")
         return found
 
 
@@ -82,7 +84,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = field.annotation
     default = field.get_default(call_default_factory=True)
     if kind in (bool, int, float, str) or get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, enum.Enum)):
-        return _parameter(name, Annotated[kind, typer.Option(help=field.description)], default)
+        return _parameter(name, Annotated[kind, typer.Option(help=field.description, metavar=_METAVARS.get(kind))], default)
 
     def parse(text: str) -> Any:
         adapter = TypeAdapter(kind)
