@@ -173,8 +173,8 @@ class Shell:
 def _letting_go(recording: Recording, run: Run) -> Run:
     """The run, after which nothing of the recording is left on disk, also where an error still holds on to it."""
 
-    async def whole(tell: Tell) -> Done:
+    async def whole(tell: Tell, is_free: IsFree) -> Done:
         with recording.keeper if isinstance(recording.keeper, AbstractContextManager) else nullcontext():
-            return await run(tell)
+            return await run(tell, is_free)
 
     return whole
