@@ -238,13 +238,15 @@ class EngineStream:
             return events
         if self._error is not None:
             raise self._error
+        events: list[bytes] = []
         try:
-            data = self._answer.taken()
+            while not events and not self.done and (data := self._answer.taken()) is not None:
+                if not data:
+                    raise EngineError(BROKEN_OFF)
+                events = self._events(data)
         except BrokenOff:
             raise (self._too_late() if self._timed_out else EngineError(BROKEN_OFF)) from None
-        if data == b"" and not self.done:
-            raise EngineError(BROKEN_OFF)
-        return self._events(data) if data else []
+        return events
 
     def _events(self, data: bytes) -> list[bytes]:
         *lines, self._rest = (self._rest + data).split(_LINE_END)
