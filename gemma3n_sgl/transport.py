@@ -234,8 +234,8 @@ class EngineStream:
         """The events that have come and nobody has taken. Raises what says that there will be no more."""
         assert self._answer is not None
         if self._left:
-            events, self._left = self._left, []
-            return events
+            left, self._left = self._left, []
+            return left
         if self._error is not None:
             raise self._error
         events: list[bytes] = []
