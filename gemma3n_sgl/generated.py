@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gemma3n_sgl.errors import EngineError
+from gemma3n_sgl.errors import EngineError, Gemma3nError
 from gemma3n_sgl.refusals import NONSENSE, check_finish, parsed, told
 
 
@@ -65,7 +65,7 @@ class Cut:
             return None
         try:
             said = [brief(event) for event in self._counting(events)]
-        except EngineError:
+        except Gemma3nError:  # told by `news`, to whoever waits
             return None
         if said[-1].meta_info.finish_reason:
             return None
