@@ -38,7 +38,7 @@ def ask(server: Process, **more: Any) -> int:
 def test_all_of_them_answer_and_tell_one_story(scripted: ScriptedEngine, start: Start):
     scripted.script = Reply("Yes.", delay=0.02)
     server = start(workers=3)
-    assert len(workers_of(server)) == 3
+    until(lambda: len(workers_of(server)) == 3, 20)
     with ThreadPoolExecutor(16) as pool:
         assert set(pool.map(lambda _: ask(server), range(60))) == {200}
     told = server.http.get("/metrics").text
@@ -47,6 +47,7 @@ def test_all_of_them_answer_and_tell_one_story(scripted: ScriptedEngine, start: 
 
 def test_one_that_is_killed_is_replaced_and_the_others_go_on(scripted: ScriptedEngine, start: Start):
     server = start(workers=2)
+    until(lambda: len(workers_of(server)) == 2, 20)
     before = workers_of(server)
     scripted.script = Reply("word " * 60, delay=0.02)
     with ThreadPoolExecutor() as pool:
