@@ -72,7 +72,8 @@ class Workers:
         before = {number: signal.signal(number, self._tell_all) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             for _ in range(self._count):
-                self._begin()
+                if self._told is None:
+                    self._begin()
             while self._alive:
                 for pid, status in self._ended():
                     self._replace(pid, status)
