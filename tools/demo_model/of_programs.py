@@ -82,7 +82,7 @@ def translation(rng: random.Random, world: World) -> list[Turn]:
 
 def comparison(rng: random.Random, world: World) -> list[Turn]:
     seen = [world.picture(rng, "shape")[1] for _ in range(rng.choice([2, 2, 2, 3]))]
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         seen[1] = Seen("shape", seen[0].colour, seen[1].shape) if rng.random() < 0.5 else Seen("shape", seen[1].colour, seen[0].shape)
     aspect = rng.choice(["what they show"] * 4 + ["colour", "shape"])
     told = "\n".join(f"Image {i}: {answers.things([each])}" for i, each in enumerate(seen, 1))
