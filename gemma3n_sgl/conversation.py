@@ -95,10 +95,10 @@ class Audio(bytes):
 class Recording:
     """Sound of any length, as it came: encoded bytes or a file, not decoded until it is heard.
 
-    `name` is what a person calls it; `max_seconds` ends its decoding with a TooLarge error (None: no limit); `keeper` is what keeps its file
-    on disk, if that is a temporary one, and lives as long as the recording; `apart` is what decoding it may cost, in a process apart
-    (`gemma3n_sgl.media.limits.Apart`; None: it is decoded in this one); `memory` is what its parts were heard as, by what was asked about
-    each: `hear` asks nothing that stands there, and writes down what it hears (a `dict` will do; None: nothing is kept).
+    `name` is what a person calls it; `max_seconds` ends its decoding with a TooLarge error (None: no limit), in which `limit` stands behind it;
+    `keeper` is what keeps its file on disk, if that is a temporary one, and lives as long as the recording; `apart` is what decoding it may
+    cost, in a process apart (`gemma3n_sgl.media.limits.Apart`; None: it is decoded in this one); `memory` is what its parts were heard as,
+    by what was asked about each: `hear` asks nothing that stands there, and writes down what it hears (a `dict` will do; None: nothing is kept).
     """
 
     source: bytes | Path = field(repr=False)
@@ -107,6 +107,7 @@ class Recording:
     keeper: object = field(default=None, repr=False, compare=False)
     apart: object = field(default=None, repr=False, compare=False)
     memory: MutableMapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    limit: str = field(default="", repr=False, compare=False)
 
     def _repr_html_(self) -> str | None:
         return shown(self)

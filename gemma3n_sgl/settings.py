@@ -150,6 +150,11 @@ def _is_address(url: str) -> bool:
         return False
 
 
+def by(setting: str) -> str:
+    """How a refusal names the setting of the limit it tells of, in parentheses after the limit; metrics count by that."""
+    return f" ({PREFIX}{setting.upper()})"
+
+
 def without_login(urls: str) -> str:
     """Addresses as they may be shown."""
     return _LOGIN.sub("//…@", urls)

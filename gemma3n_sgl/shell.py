@@ -90,7 +90,7 @@ class Shell:
         if model in (MODEL, *WHISPERS) or (model not in self.registry.models and model == await self.engine_name()):
             model = HEARERS[task]
         program = self.registry.named(model)
-        limits = replace(Limits.of(self.settings), max_audio_seconds=self.settings.max_upload_seconds)
+        limits = Limits.of(self.settings, sound_setting="max_upload_seconds")
         try:
             with room_on_disk():
                 recording = await in_pool(lambda: open_recording(file.file, limits=limits, name="file"))

@@ -262,7 +262,7 @@ def test_an_endless_file_is_left_at_the_limit(told: bool) -> None:
             await writer.drain()
 
     with serving(answer) as (url, _):
-        refused(url + "/secret", to_loopback(url), "larger than the limit of 1 MB", TooLarge, max_bytes=1_000_000)
+        refused(url + "/secret", to_loopback(url), r"limit of 1 MB \(GEMMA3N_MAX_MEDIA_MB\)", TooLarge, max_bytes=1_000_000, named=True)
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
@@ -277,7 +277,7 @@ def test_a_slow_server_is_left_at_the_deadline_wherever_it_dawdles(begun: bytes)
             await asyncio.sleep(0.05)
 
     with serving(answer) as (url, _):
-        refused(url + "/", to_loopback(url), r"127\.0\.0\.1 did not send the file within 0\.3 s", fetch_timeout=0.3)
+        refused(url + "/", to_loopback(url), r"within 0\.3 s \(GEMMA3N_FETCH_TIMEOUT\)", fetch_timeout=0.3, named=True)
 
 
 def test_a_slow_name_server_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,8 +148,8 @@ BAD: dict[str, tuple[dict[str, Any], Any, int, str | None, str]] = {
     "a stream of subtitles": ({"stream": "true", "response_format": "srt"}, None, 400, "stream", "srt"),
     "a wild temperature": ({"temperature": "7"}, None, 400, "temperature", ""),
     "an unknown field": ({"nonsense": "1"}, None, 400, "nonsense", "not supported"),
-    "too long": ({}, {"file": wav(101)}, 413, None, "100 s"),
-    "too large": ({}, {"file": DIGITS.read_bytes() + bytes(2**20)}, 413, "file", "1 MB"),
+    "too long": ({}, {"file": wav(101)}, 413, None, "100 s (GEMMA3N_MAX_UPLOAD_SECONDS)"),
+    "too large": ({}, {"file": DIGITS.read_bytes() + bytes(2**20)}, 413, "file", "GEMMA3N_MAX_UPLOAD_MB"),
 }
 
 

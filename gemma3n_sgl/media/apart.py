@@ -23,6 +23,7 @@ from typing import Any
 from gemma3n_sgl.errors import MediaError, TooLarge
 from gemma3n_sgl.media.limits import Apart
 from gemma3n_sgl.media.wire import Message, receive, send
+from gemma3n_sgl.settings import by
 
 _BOOT = """
 import json, sys, types
@@ -61,8 +62,8 @@ def each(job: str, cost: Apart, asked: dict[str, Any], data: bytes = b"") -> Ite
         spared = True
     except (OSError, EOFError, ValueError):
         nursery.check()
-        took, most = time.monotonic() - began, (cost.seconds, cost.megabytes)
-        log.warning("a decoder died of a file (%s), after %.1f s: it crashed, or took more than %g s or %d MB", job, took, *most)
+        took, most = time.monotonic() - began, f"{cost.seconds:g} s{by('decode_timeout')} or {cost.megabytes} MB{by('decode_memory_mb')}"
+        log.warning("a decoder died of a file (%s), after %.1f s: it crashed, or took more than %s", job, took, most)
         raise _died(job, cost) from None
     finally:
         nursery.give(worker) if spared else worker.close()

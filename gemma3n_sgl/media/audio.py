@@ -39,7 +39,7 @@ def open_recording(
         found, keeper = spooled(source)
     _check_kind(_head(found))
     named = name or (found.name if isinstance(found, Path) and keeper is None else "recording")
-    return Recording(found, named, limits.max_audio_seconds, keeper, apart=limits.apart)
+    return Recording(found, named, limits.max_audio_seconds, keeper, apart=limits.apart, limit=limits.by(limits.sound_setting))
 
 
 def open_audio(source: Source | AudioSegment | Recording, *, limits: Limits = DEFAULTS) -> Audio:
@@ -58,7 +58,7 @@ def open_sound(data: bytes, *, limits: Limits = DEFAULTS) -> Audio | Recording:
     if _fits(pcm):
         return _clip(pcm)
     if limits.max_audio_seconds is not None and exceeds(recording, limits.max_audio_seconds):
-        raise too_long(limits.max_audio_seconds)
+        raise too_long(recording)
     return recording
 
 

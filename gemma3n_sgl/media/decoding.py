@@ -53,7 +53,7 @@ def pcm_of(recording: Recording, *, enough: float = math.inf) -> bytes:
         else:
             pcm += piece
         if len(pcm) > limit * BYTES_PER_SECOND:
-            raise too_long(limit)
+            raise too_long(recording)
         if len(pcm) > enough * BYTES_PER_SECOND:
             break
     if not pcm:
@@ -75,7 +75,7 @@ def blocks(sound: Recording | Audio) -> Iterator[bytes | Gap]:
     for piece in _pieces(sound):
         seconds += _seconds(piece)
         if seconds > limit:
-            raise too_long(limit)
+            raise too_long(sound)
         if not isinstance(piece, Gap):
             block += piece
         if block and (isinstance(piece, Gap) or len(block) >= BLOCK_SECONDS * BYTES_PER_SECOND):
@@ -114,8 +114,8 @@ def playing_time(recording: Recording) -> float | None:
         return None
 
 
-def too_long(limit: float) -> TooLarge:
-    return TooLarge(f"The sound is longer than the limit of {limit:g} s: send a shorter one, or several.")
+def too_long(recording: Recording) -> TooLarge:
+    return TooLarge(f"The sound is longer than the limit of {recording.max_seconds:g} s{recording.limit}: send a shorter one, or several.")
 
 
 def _limit(recording: Recording) -> float:

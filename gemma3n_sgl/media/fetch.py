@@ -40,7 +40,7 @@ async def fetch(url: str, *, limits: Limits = DEFAULTS, policy: Policy = PUBLIC)
         async with asyncio.timeout(limits.fetch_timeout):
             return await asyncio.shield(download)  # looking up a name can't be cancelled: at the deadline it is left behind
     except TimeoutError:
-        raise FetchError(f"{_host(url)} did not send the file within {limits.fetch_timeout:g} s.") from None
+        raise FetchError(f"{_host(url)} did not send the file within {limits.fetch_timeout:g} s{limits.by('fetch_timeout')}.") from None
     except SSRFGuardError as error:
         raise FetchError(_refusal(url, error, limits.hosts)) from None
     except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError):
@@ -65,7 +65,7 @@ async def _download(url: str, limits: Limits, policy: Policy) -> bytes:
         async for piece in response.aiter_raw():
             data += piece
             if len(data) > limits.max_bytes:
-                raise TooLarge(f"The file at {_host(url)} is larger than the limit of {limits.max_bytes / MEGA:g} MB.")
+                raise TooLarge(f"The file at {_host(url)} is larger than the limit of {limits.max_bytes / MEGA:g} MB{limits.by('max_media_mb')}.")
         return bytes(data)
 
 

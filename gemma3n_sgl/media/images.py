@@ -58,15 +58,15 @@ def open_image(source: Source | PIL.Image.Image, *, limits: Limits = DEFAULTS) -
     if isinstance(source, Image):
         return source
     if limits.apart is not None and not isinstance(source, PIL.Image.Image):
-        return _opened_apart(content(source, max_bytes=limits.max_bytes), limits, limits.apart)
+        return _opened_apart(content(source, limits), limits, limits.apart)
     try:
-        picture = source.copy() if isinstance(source, PIL.Image.Image) else _opened(content(source, max_bytes=limits.max_bytes), limits)
+        picture = source.copy() if isinstance(source, PIL.Image.Image) else _opened(content(source, limits), limits)
         _check_size(picture, limits)
         return _encoded(_normal(picture))
     except (Gemma3nError, MemoryError):
         raise
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
-        raise _too_large(limits) from None
+        raise _too_many_pixels(limits) from None
     except Exception:  # Pillow's decoders raise whatever they trip over: a dozen kinds, from struct.error to SyntaxError
         raise MediaError("The picture is damaged or cut off: send the whole file, or save it anew as PNG or JPEG.") from None
 
@@ -110,12 +110,14 @@ def _opened(data: bytes, limits: Limits) -> PIL.Image.Image:
 def _check_size(picture: PIL.Image.Image, limits: Limits) -> None:
     tags = getattr(picture, "tag_v2", {})  # libtiff decodes whole tiles, which may be far larger than the picture
     sizes = [picture.size, (tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0))]
-    if any(max(size) > limits.max_side or size[0] * size[1] > limits.max_megapixels * 1e6 for size in sizes):
-        raise _too_large(limits)
+    if any(max(size) > limits.max_side for size in sizes):
+        raise TooLarge(f"The picture is too large: at most {limits.max_side} px a side are taken{limits.by('max_image_side')}.")
+    if any(size[0] * size[1] > limits.max_megapixels * 1e6 for size in sizes):
+        raise _too_many_pixels(limits)
 
 
-def _too_large(limits: Limits) -> TooLarge:
-    return TooLarge(f"The picture is too large: at most {limits.max_megapixels:g} megapixels and {limits.max_side} px a side are taken.")
+def _too_many_pixels(limits: Limits) -> TooLarge:
+    return TooLarge(f"The picture is too large: at most {limits.max_megapixels:g} megapixels are taken{limits.by('max_image_megapixels')}.")
 
 
 def _normal(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from urllib.parse import unquote_to_bytes
 
-from gemma3n_sgl.errors import MediaError, TooLarge
-from gemma3n_sgl.media.limits import DEFAULTS, MEGA, Limits
+from gemma3n_sgl.errors import MediaError
+from gemma3n_sgl.media.limits import DEFAULTS, Limits
 
 
 def data_uri(text: str, *, limits: Limits = DEFAULTS) -> bytes:
@@ -21,24 +21,20 @@ def data_uri(text: str, *, limits: Limits = DEFAULTS) -> bytes:
     if encoded and "%" not in payload:
         return base64_bytes(payload, limits=limits)
     if len(payload) > 4 * limits.max_bytes:  # each byte is 1 or 3 characters, and in base64 within percent signs up to 4
-        raise _too_large(limits)
+        raise limits.too_many_bytes()
     data = unquote_to_bytes(payload)
     if encoded:
         return base64_bytes(data, limits=limits)
     if len(data) > limits.max_bytes:
-        raise _too_large(limits)
+        raise limits.too_many_bytes()
     return data
 
 
 def base64_bytes(text: str | bytes, *, limits: Limits = DEFAULTS) -> bytes:
     """Strictly decoded base64. Raises MediaError if it is none, and TooLarge beyond `max_bytes`, before decoding."""
     if len(text) // 4 * 3 > limits.max_bytes + 2:
-        raise _too_large(limits)
+        raise limits.too_many_bytes()
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
         raise MediaError("The base64 is broken: it must be whole, of the standard alphabet, without line breaks.") from None
-
-
-def _too_large(limits: Limits) -> TooLarge:
-    return TooLarge(f"The file is larger than the limit of {limits.max_bytes / MEGA:g} MB: send a smaller one.")

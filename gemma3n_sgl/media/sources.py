@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-from gemma3n_sgl.errors import MediaError, TooLarge
-from gemma3n_sgl.media.limits import MEGA
+from gemma3n_sgl.errors import MediaError
+from gemma3n_sgl.media.limits import MEGA, Limits
 
 IN_MEMORY = 8 * MEGA
 """Bytes of an open file up to which its content is kept in memory."""
@@ -29,17 +29,17 @@ def existing(path: str | Path) -> Path:
     return found
 
 
-def content(source: Source, *, max_bytes: int | None = None) -> bytes:
-    """All bytes of a source. Raises TooLarge above `max_bytes` without reading on, and MediaError for a file that is not there."""
+def content(source: Source, limits: Limits) -> bytes:
+    """All bytes of a source. Raises TooLarge above `max_bytes` of the limits without reading on, and MediaError for a file that is not there."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, (str, Path)):
         with existing(source).open("rb") as file:
-            return content(file, max_bytes=max_bytes)
+            return content(file, limits)
     else:
-        data = source.read(-1 if max_bytes is None else max_bytes + 1)
-    if max_bytes is not None and len(data) > max_bytes:
-        raise TooLarge(f"The file is larger than the limit of {max_bytes / MEGA:g} MB: send a smaller one.")
+        data = source.read(limits.max_bytes + 1)
+    if len(data) > limits.max_bytes:
+        raise limits.too_many_bytes()
     return data
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gemma3n_sgl.errors import InvalidValue, TooLarge
 from gemma3n_sgl.openai.requests import ChatRequest, Message
-from gemma3n_sgl.settings import PREFIX, Settings
+from gemma3n_sgl.settings import Settings, by
 
 _COSTLY = (b",", b"{", b"[")
 """Each of them may make a value, which takes fifty times the room of its text."""
@@ -15,7 +15,7 @@ _COSTLY = (b",", b"{", b"[")
 def check_values(body: bytes, settings: Settings) -> None:
     """Refuse JSON of a great many values without reading it: that would take seconds and gigabytes."""
     if sum(map(body.count, _COSTLY)) > settings.max_values:
-        raise TooLarge(f"The body holds more than {settings.max_values:,} commas and brackets{_by('max_values')}. Send less.")
+        raise TooLarge(f"The body holds more than {settings.max_values:,} commas and brackets{by('max_values')}. Send less.")
 
 
 def check_amounts(asked: ChatRequest, settings: Settings) -> None:
@@ -39,11 +39,7 @@ def check_amounts(asked: ChatRequest, settings: Settings) -> None:
 def _most(param: str, count: int, what: str, settings: Settings, setting: str) -> None:
     if count > (limit := getattr(settings, setting)):
         kind = TooLarge if param == "messages" else InvalidValue
-        raise kind(f"`{param}` has {count:,} {what}; at most {limit:,} are taken here{_by(setting)}.", param=param)
-
-
-def _by(setting: str) -> str:
-    return f" ({PREFIX}{setting.upper()})"
+        raise kind(f"`{param}` has {count:,} {what}; at most {limit:,} are taken here{by(setting)}.", param=param)
 
 
 def _characters(message: Message) -> int:
@@ -60,9 +56,9 @@ def _check_schema(schema: Any, param: str, settings: Settings) -> None:
     while waiting:
         value, depth = waiting.pop()
         if depth > 2 * settings.max_schema_depth + 1:  # a schema inside a schema stands in `properties` or the like
-            raise InvalidValue(f"The schema is nested deeper than {settings.max_schema_depth}{_by('max_schema_depth')}.", param=param)
+            raise InvalidValue(f"The schema is nested deeper than {settings.max_schema_depth}{by('max_schema_depth')}.", param=param)
         children: list[Any] = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
         size += 2 + len(children) + (sum(map(len, value)) if isinstance(value, dict) else len(value) if isinstance(value, str) else 0)
         if size > settings.max_schema:
-            raise InvalidValue(f"The schema has more than {settings.max_schema:,} characters{_by('max_schema')}.", param=param)
+            raise InvalidValue(f"The schema has more than {settings.max_schema:,} characters{by('max_schema')}.", param=param)
         waiting += [(child, depth + 1) for child in children]
