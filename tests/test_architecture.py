@@ -40,7 +40,7 @@ FLOORS = [
 AT_HOME = {
     "av": {"media"},
     "greenlet": {"bridge"},
-    "httptools": {"connections"},
+    "httptools": {"connections", "serving"},
     "msgspec": {"generated"},
     "httpx": {"media"},
     "PIL": {"media"},

@@ -193,6 +193,33 @@ def test_what_machines_ask_every_few_seconds_is_told_only_where_it_fails(scripte
     assert [(line["path"], line["status"]) for line in written.requests()] == [("/health", 503)]
 
 
+def exchange(served: Served, sent: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.sendall(sent)
+        return client.recv(65536)
+
+
+def test_what_is_no_request_is_one_plain_line_that_says_whose_it_was(scripted: ScriptedEngine, logged: Log, caplog: pytest.LogCaptureFixture):
+    written = logged()
+    with serving(Settings(runtime_url=scripted.url)) as served:
+        assert exchange(served, b"\x16\x03\x01 " + SECRET.encode() + b"\r\n\r\n").startswith(b"HTTP/1.1 400")
+        until(lambda: written.text, 5)
+    [line] = [line for line in map(json.loads, written.text.splitlines()) if "no HTTP request" in line.get("message", "")]
+    assert (line["level"], line["logger"]) == ("info", "gemma3n") and "127.0.0.1" in line["message"] and SECRET not in written.text
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
+def test_a_request_to_speak_websocket_is_a_request_like_any_other(scripted: ScriptedEngine, logged: Log, caplog: pytest.LogCaptureFixture):
+    """Nobody is advised to install what would not help."""
+    written = logged()
+    head = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\r\n"
+    with serving(Settings(runtime_url=scripted.url)) as served:
+        assert exchange(served, head).startswith(b"HTTP/1.1 200")
+        until(lambda: written.text, 5)
+    assert [(line["path"], line["status"]) for line in written.requests()] == [("/v1/models", 200)]
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
 def test_a_picture_is_logged_by_its_size_alone():
     """With GEMMA3N_LOG_CONTENT a prompt holds pictures in words."""
     assert str(Image(b"secret bytes", width=2, height=1, media_type="image/png")).count("secret") == 0

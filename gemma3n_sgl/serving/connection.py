@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gemma3n_sgl.serving.doors import address_of
 from gemma3n_sgl.settings import Settings
 
 LINE = "gemma3n.line"
@@ -29,6 +33,8 @@ BACKLOG = 2048
 """Connections that may wait to be taken; the system may allow fewer (net.core.somaxconn)."""
 
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+log = logging.getLogger("gemma3n")
 
 
 def config_of(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Config:
@@ -82,7 +88,13 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head_size += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            with suppress(httptools.HttpParserUpgrade):  # it is answered as if it had asked for no other protocol
+                self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            log.info("what %s sent is no HTTP request, or a broken one", address_of(self.client))
+            self.send_400_response("Invalid HTTP request received.")
         if self._in_head and self._head_size > MOST_HEAD and not self.transport.is_closing():
             self.transport.write(_TOO_LONG)
             self.transport.close()

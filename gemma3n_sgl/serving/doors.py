@@ -88,7 +88,7 @@ class Doors:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        seen().client = who = scope.get(WHO) or _address(scope)
+        seen().client = who = scope.get(WHO) or address_of(scope.get("client"))
         lease = Lease(self._admission, who)
         try:
             with seen().waits():
@@ -134,7 +134,7 @@ class _Waiting:
                     await asyncio.wait({task})
 
 
-def _address(scope: Scope) -> str:
+def address_of(client: tuple[str, int] | None) -> str:
     """The client's address; of IPv6 the network, in which one client has as many addresses as it likes."""
-    address: str = (scope.get("client") or ("",))[0]
+    address = client[0] if client else ""
     return ":".join(address.split(":")[:4]) if ":" in address else address
