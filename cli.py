@@ -146,7 +146,8 @@ def _serve(settings: Settings, engine_port: int | None) -> None:
     from server import create_app
 
     set_up(settings)
-    with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine_beside(engine_port) as beside:
+    engine = engine_beside(engine_port, as_json=settings.log_format == "json")
+    with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine as beside:
         settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url})
         registry = Registry.discover(settings.programs)
         serve_on(listening, lambda own, closing: create_app(own, registry=registry, closing=closing), settings, registry)

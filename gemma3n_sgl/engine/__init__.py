@@ -10,7 +10,7 @@ from gemma3n_sgl.engine.choice import DEMO, DEMO_NAME, Choice, Device, choose
 from gemma3n_sgl.engine.installing import DEFAULT_VENV, install, is_installed
 from gemma3n_sgl.engine.keeping import kept
 from gemma3n_sgl.engine.local import DEFAULT_PORT, LocalEngine
-from gemma3n_sgl.engine.progress import Progress
+from gemma3n_sgl.engine.progress import LoggedProgress, Progress
 
 __all__ = [
     "DEFAULT_PORT",
@@ -20,6 +20,7 @@ __all__ = [
     "Choice",
     "Device",
     "LocalEngine",
+    "LoggedProgress",
     "Progress",
     "choose",
     "install",

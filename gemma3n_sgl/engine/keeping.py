@@ -57,17 +57,17 @@ class _Keeper:
                 continue
             deaths = 1 if time.monotonic() - ready > STEADY else deaths + 1
             if deaths >= DEATHS:
-                self._progress.say(_given_up(self._engine, deaths))
+                self._progress.warn(_given_up(self._engine, deaths))
                 return
             pause = self._pause * 2 ** (deaths - 1)
-            self._progress.say(f"{self._engine.obituary()}\nIt is started again in {pause:g} s; requests are told to come back until it answers.")
+            self._progress.warn(f"{self._engine.obituary()}\nIt is started again in {pause:g} s; requests are told to come back until it answers.")
             if self._ending.wait(pause):
                 return
             try:
                 self._engine.start()
             except (EngineUnavailable, SettingsError) as error:
                 if not self._ending.is_set():
-                    self._progress.say(error.message)
+                    self._progress.warn(error.message)
             ready = time.monotonic()
 
 

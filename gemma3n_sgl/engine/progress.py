@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from rich.text import Text
 
 Note = Callable[[str], None]
 
+log = logging.getLogger("gemma3n")
+
 
 class Progress:
     """Tells on standard error, or on the console given: `Progress(Console(quiet=True))` tells nothing."""
@@ -22,6 +25,10 @@ class Progress:
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Say what somebody may have to look after."""
+        self.say(text)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Note]:
@@ -34,6 +41,19 @@ class Progress:
             task = bar.add_task(title, total=None, note="")
             yield lambda text: bar.update(task, note=text)
         self.say(f"{title}: done in {time.monotonic() - begun:.0f} s")
+
+
+class LoggedProgress(Progress):
+    """Tells in the log, where a machine reads that."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True, force_terminal=False))
+
+    def say(self, text: str) -> None:
+        log.info("%s", text)
+
+    def warn(self, text: str) -> None:
+        log.warning("%s", text)
 
 
 class _NoteColumn(TextColumn):

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from gemma3n_sgl.client import endpoint_of
 from gemma3n_sgl.endpoint import served_name
-from gemma3n_sgl.engine import LocalEngine, Progress, choose, install, kept
+from gemma3n_sgl.engine import LocalEngine, LoggedProgress, Progress, choose, install, kept
 from gemma3n_sgl.errors import EngineError, SettingsError
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.serving.closing import Closing
@@ -57,12 +57,12 @@ def _in_the_way(error: OSError, host: str, port: int) -> str:
 
 
 @contextmanager
-def engine_beside(port: int | None) -> Iterator[str | None]:
+def engine_beside(port: int | None, *, as_json: bool = False) -> Iterator[str | None]:
     """The URL of an engine on this machine, installed if need be, started again where it dies, gone with the block; None where no port is given."""
     if port is None:
         yield None
         return
-    choice, progress = choose(), Progress()
+    choice, progress = choose(), LoggedProgress() if as_json else Progress()
     install(choice.device, progress=progress)
     with kept(LocalEngine(choice, port=port, progress=progress), progress) as engine:
         yield engine.url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -131,6 +132,18 @@ def serving(make_venv: MakeVenv, tmp_path: Path) -> Iterator[tuple[str, Path, su
     yield found[1], tmp_path / ".venv-engine", process
     process.send_signal(signal.SIGTERM)
     process.wait(20)
+
+
+def test_where_machines_read_the_log_a_death_is_a_line_of_it(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMMA3N_LOG_FORMAT", "json")
+    _, venv, process = request.getfixturevalue("serving")
+    kill(venv)
+    told: list[str] = []
+    while not told or ": done in" not in told[-1]:
+        told.append(process.stdout.readline())
+    lines = [json.loads(line) for line in told[next(i for i, line in enumerate(told) if "has ended by itself" in line) :]]
+    assert lines[0]["level"] == "warning" and "started again in" in lines[0]["message"]
+    assert {line["level"] for line in lines[1:]} == {"info"}
 
 
 def test_requests_are_told_to_come_back_while_the_engine_is_away_and_answered_when_it_is_there(serving, remains: Remains) -> None:
