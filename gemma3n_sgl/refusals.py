@@ -10,6 +10,7 @@ from gemma3n_sgl.errors import ContextLengthExceeded, EngineError, EngineUnavail
 
 BROKEN_OFF = "The engine broke off in the middle of the answer. Try again."
 NONSENSE = "The engine answered something that is no answer. Try again; if it goes on, look at the engine's log."
+KEY_REFUSED = "The engine refuses our key. Set GEMMA3N_RUNTIME_API_KEY to the key it was started with."
 _TOO_LONG = ("longer than the model's context length", "maximum context length", "exceeds the maximum allowed length")
 _COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "image_tokens", "audio_tokens")
 
@@ -61,7 +62,7 @@ def _meant(status: int, message: str) -> Gemma3nError:
     if any(mark in message for mark in _TOO_LONG):
         return ContextLengthExceeded(message, param="messages")
     if status in (401, 403):
-        return EngineError("The engine refuses our key. Set GEMMA3N_RUNTIME_API_KEY to the key it was started with.")
+        return EngineError(KEY_REFUSED)
     if status in (404, 405) or 300 <= status < 400:
         return EngineError("What answers at the engine's address is no SGLang engine. Set GEMMA3N_RUNTIME_URL to the engine's own.")
     if status == 429:

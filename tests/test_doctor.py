@@ -129,6 +129,25 @@ def test_what_is_no_engine_is_told_as_none(doctor: Doctor, page: bytes):
     assert told.exit_code == 1 and list(wrong(told)) == ["engine"] and "gemma3n engine start" in wrong(told)["engine"]
 
 
+def test_an_engine_that_refuses_the_key_is_not_to_be_replaced_but_given_the_right_one(doctor: Doctor):
+    with answering(b"HTTP/1.0 401 -\r\n\r\n") as url:
+        told = doctor(runtime_url=url)
+    assert told.exit_code == 1 and "→ Set GEMMA3N_RUNTIME_API_KEY" in wrong(told)["engine"] and "engine start" not in told.stdout
+
+
+def test_an_engine_that_speaks_no_tls_is_told_to_be_there(doctor: Doctor):
+    with answering(b"HTTP/1.0 400 -\r\n\r\n") as url:
+        told = doctor(runtime_url=url.replace("http", "https"))
+    assert told.exit_code == 1 and f"→ Name it {url}" in wrong(told)["engine"]
+    assert "nothing answers" not in told.stdout and "engine start" not in told.stdout
+
+
+def test_where_nothing_answers_that_is_told_with_tls_too(scripted: ScriptedEngine, doctor: Doctor):
+    scripted.refuse()
+    told = doctor(runtime_url=scripted.url.replace("http", "https"))
+    assert "nothing answers" in wrong(told)["engine"] and "engine start" in wrong(told)["engine"]
+
+
 def test_what_takes_connections_and_never_answers_is_told_in_time(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("gemma3n_sgl.endpoint.INFO_TIMEOUT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as deaf:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import ssl
 import struct
 import time
 from array import array
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from gemma3n_sgl import running
 from gemma3n_sgl.conversation import Audio, Conversation, Part, Turn
@@ -16,6 +19,7 @@ from gemma3n_sgl.engine.choice import SGLANG_VERSION
 from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable, Gemma3nError, RunTimeout
 from gemma3n_sgl.language import prompt_of
 from gemma3n_sgl.media import open_image
+from gemma3n_sgl.refusals import KEY_REFUSED
 from gemma3n_sgl.registry import MODEL, Registry
 from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
@@ -47,11 +51,16 @@ async def reached(endpoint: Gemma3nEndpoint) -> tuple[Finding, dict[str, Any]]:
     try:
         info = await endpoint.describe()
     except EngineUnavailable:
+        if await _speaks_no_tls(endpoint.base_url):
+            return problem("engine", f"what is at {address} speaks no TLS", f"Name it {address.replace('https', 'http', 1)} instead."), {}
         return problem("engine", f"nothing answers at {address}", START), {}
     except EngineTimeout:
         advice = f"It may be loading or hang: look at its log, or start it anew. {START}"
         return problem("engine", f"what is at {address} takes connections, but does not answer within {INFO_TIMEOUT:g} s", advice), {}
     except EngineError as error:
+        if error.message == KEY_REFUSED:
+            told, advice = KEY_REFUSED.split(". ")
+            return problem("engine", f"{address}: {told}", advice), {}
         return problem("engine", f"{address}: {error.message}", START), {}
     if not isinstance(info, dict) or "model_path" not in info:
         return problem("engine", f"what answers at {address} is no SGLang engine", START), {}
@@ -59,6 +68,18 @@ async def reached(endpoint: Gemma3nEndpoint) -> tuple[Finding, dict[str, Any]]:
     if several["up"] < several["of"]:
         return warning("engine", f"only {several['up']} of {several['of']} answer, of {address}", EACH), info
     return fine("engine", f"answers at {address} in {1000 * (time.perf_counter() - began):.0f} ms"), info
+
+
+async def _speaks_no_tls(url: str) -> bool:
+    """Whether something at an https:// address takes connections, and answers in another way."""
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(INFO_TIMEOUT):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=parts.scheme == "https" or None)
+    except (OSError, TimeoutError, ValueError) as error:  # ValueError: several addresses
+        return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError)
+    writer.close()
+    return False
 
 
 async def release(endpoint: Gemma3nEndpoint) -> Finding:
