@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +109,23 @@ def test_a_client_that_leaves_while_choices_are_scored_frees_the_engine(scripted
     until(lambda: scripted.open == 0)
 
 
-def test_many_clients_that_leave_at_once_free_the_engine(scripted, house):
-    scripted.script = SLOW
-    clients = [asking(house, stream=True) for _ in range(50)]
-    for client in clients:
-        client.__enter__()
-    until(lambda: scripted.open == 50)
-    for client in clients:
-        client.__exit__(None, None, None)
-    until(lambda: scripted.open == 0)
+@pytest.mark.parametrize("count", [50, pytest.param(500, marks=pytest.mark.slow)])
+def test_many_clients_that_leave_at_once_free_the_engine(scripted, house, count):
+    def leave() -> float:
+        scripted.script, scripted.cut = SLOW, 0
+        with ExitStack() as clients:
+            for _ in range(count):
+                clients.enter_context(asking(house, stream=True))
+            until(lambda: scripted.open == count)
+            scripted.script = Reply("All is well.")
+            start = time.monotonic()
+        until(lambda: scripted.open == 0)
+        assert scripted.cut == count, "none has come to its own end"
+        taken = time.monotonic() - start
+        assert house.ask().json()["choices"][0]["message"]["content"] == "All is well."
+        return taken
+
+    within(0.5, leave)
 
 
 def test_a_client_that_leaves_while_its_picture_is_fetched_ends_the_fetching(scripted):
