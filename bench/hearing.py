@@ -164,6 +164,7 @@ def measure(folder: Path, minutes: int, pause: float, url: str | None, rounds: i
             ratios.append(long.seconds / bare)
             firsts.append(long.first / alone.seconds)
         figures |= {"one_clip_s": alone.seconds, "first_text_s": long.first, "all_s": long.seconds, "bare_client_s": bare, "mb_above_idle": long.mb}
+        figures["all_to_bare_client_that_decodes_first"] = long.seconds / (decoding + cutting + bare)
         figures |= {"first_to_one_clip": median(firsts), "all_to_bare_client": median(ratios), "characters": len(long.text)}
     return {name: round(value, 3) for name, value in figures.items()}
 

@@ -25,7 +25,7 @@ from programs.vision import vision
 from tools import tables
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/http.md", "docs/operations.md", "docs/programs.md", "docs/settings.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/hearing.md", "docs/http.md", "docs/operations.md", "docs/programs.md", "docs/settings.md"]
 BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 EXPECTED = re.compile(r"^# → (.*)$", re.MULTILINE)
 """What a block prints, told below it: each in this order somewhere in its output."""
