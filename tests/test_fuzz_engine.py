@@ -11,6 +11,7 @@ import random
 import sys
 from collections import Counter
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -47,11 +48,11 @@ def event(i: int, chance: random.Random, incremental: bool) -> dict[str, Any]:
         holder: Any = chance.choice([whole, meta, meta.get("output_token_logprobs")])
         if isinstance(holder, dict) and holder:
             name = chance.choice(sorted(holder))
-            holder[name] = chance.choice(JUNK)
+            holder[name] = deepcopy(chance.choice(JUNK))  # what is put into it later is no junk of others
             if chance.random() < 0.3:
                 del holder[name]
         elif isinstance(holder, list) and holder:
-            holder[chance.randrange(len(holder))] = chance.choice(JUNK)
+            holder[chance.randrange(len(holder))] = deepcopy(chance.choice(JUNK))
     return whole
 
 
