@@ -57,6 +57,7 @@ class ScriptedEngine:
         self._port = port
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
+        self._refuses = True
         self._clients: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-engine", daemon=True)
 
@@ -95,43 +96,45 @@ class ScriptedEngine:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(5)
 
     async def _listen(self) -> None:
+        self._refuses = False
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self._port, limit=2**26)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _drop(self) -> None:
+        self._refuses = True
         if self._server:
             self._server.close()
-        while clients := list(self._clients):  # who connected meanwhile, too
-            for task in clients:
-                task.cancel()
-            await asyncio.gather(*clients, return_exceptions=True)
+        for task in self._clients:
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
 
     # HTTP
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refuses:  # taken from the listening socket just before it closed
+            writer.close()
+            return
         self.connections += 1
         task = self._loop.create_task(self._converse(reader, writer))
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)
+        task.add_done_callback(lambda _: writer.close())  # also of one that is cancelled before its first step
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                while True:
-                    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                    length = re.search(r"(?i)content-length: *(\d+)", head)
-                    body = await reader.readexactly(int(length[1])) if length else b""
-                    self.paths.append(path := head.split()[1])
-                    self.heads.append(head)
-                    if path == "/generate" and not self.loading:
-                        await self._until_left(json.loads(body), reader, writer)
-                    elif self.at_pages is not None and self.faulty in path:
-                        await _happens(self.at_pages, writer)
-                    else:
-                        writer.write(_whole(*self._page(path)))
-                    await writer.drain()
-        finally:
-            writer.close()
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = re.search(r"(?i)content-length: *(\d+)", head)
+                body = await reader.readexactly(int(length[1])) if length else b""
+                self.paths.append(path := head.split()[1])
+                self.heads.append(head)
+                if path == "/generate" and not self.loading:
+                    await self._until_left(json.loads(body), reader, writer)
+                elif self.at_pages is not None and self.faulty in path:
+                    await _happens(self.at_pages, writer)
+                else:
+                    writer.write(_whole(*self._page(path)))
+                await writer.drain()
 
     def _page(self, path: str) -> tuple[int, str, bytes]:
         if self.loading and path in ("/generate", "/health"):
