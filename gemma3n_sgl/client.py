@@ -26,7 +26,7 @@ from gemma3n_sgl.transport import Deadlines
 def endpoint_of(settings: Settings) -> Gemma3nEndpoint:
     """The engine the settings name."""
     deadlines = Deadlines(settings.connect_timeout, settings.first_token_timeout, settings.token_timeout)
-    return Gemma3nEndpoint(settings.runtime_url, settings.engine_key, deadlines=deadlines, shared=settings.workers > 1)
+    return Gemma3nEndpoint(settings.runtime_url, settings.engine_key, deadlines=deadlines, shared=settings.runtime_shared or settings.workers > 1)
 
 
 def connect(url: str | None = None, *, settings: Settings | None = None) -> Gemma:

@@ -28,6 +28,7 @@ class Settings(BaseModel):
 
     runtime_url: str = Field("http://127.0.0.1:30000", description="the SGLang engine; several of one model with commas between, or an sglang-router")
     runtime_api_key: str = Field("", repr=False, description="key the engine asks for, if it does")
+    runtime_shared: bool = Field(False, description="others send sound to the engine too, such as a notebook: clips of one length for all")
     host: str = Field("127.0.0.1", description="address to serve on")
     port: int = Field(8000, ge=0, le=65535, description="port to serve on")
     workers: Count = Field(1, description="server processes behind the port")

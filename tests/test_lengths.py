@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from scripted_engine import Reply, ScriptedEngine
 from serving import SHORT, serving
 
 from gemma3n_sgl import Audio, connect, open_audio
+from gemma3n_sgl.language import AUDIO_TOKEN
 from gemma3n_sgl.lengths import Lengths
 from gemma3n_sgl.settings import Settings
 from programs.transcribe import transcribe
@@ -98,6 +100,13 @@ def test_a_client_that_leaves_while_it_waits_holds_nobody_up(scripted: ScriptedE
             assert list(pool.map(ask, body, [0.05, 0.05, 30])) == [0, 0, 200]
 
 
+def test_those_who_share_an_engine_send_clips_of_one_length(scripted: ScriptedEngine, clips: list[Audio]):
+    settings = Settings(runtime_url=scripted.url, runtime_shared=True)
+    for clip in clips:
+        connect(settings=settings).run(transcribe, clip)
+    assert len(scripted.requests) == len(clips) and len({len(request["audio_data"][0]) for request in scripted.requests}) == 1
+
+
 @pytest.mark.engine
 def test_the_real_engine_survives_clips_of_all_lengths_at_once(engine: str):
     digits = open_audio(Path(__file__).parent / "media/314.wav")
@@ -106,3 +115,14 @@ def test_the_real_engine_survives_clips_of_all_lengths_at_once(engine: str):
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(lambda seconds: gemma.run(transcribe, digits.padded(seconds)).answer, lengths * 3))
     assert all(answer.startswith("3 1 4") for answer in answers)
+
+
+@pytest.mark.engine
+def test_our_engine_for_a_cpu_takes_clips_of_several_lengths_in_one_batch(engine: str):
+    """As two frontends send them that know nothing of each other."""
+    digits = open_audio(Path(__file__).parent / "media/314.wav")
+    prompt = f"<start_of_turn>user\n{AUDIO_TOKEN}Transcribe this audio.<end_of_turn>\n<start_of_turn>model\n"
+    clips = [[digits.padded(seconds).data_uri] for seconds in range(3, 29)]
+    body = {"text": [prompt] * len(clips), "audio_data": clips, "sampling_params": {"temperature": 0, "max_new_tokens": 20}}
+    answers = httpx.post(f"{engine}/generate", json=body, timeout=60).json()
+    assert ["3 1 4"] * len(clips) == [answer["text"][:5] for answer in answers]

@@ -120,6 +120,21 @@ def sampling_with_seeds(module: Any) -> None:
     module.top_k_top_p_min_p_sampling_from_probs_torch = sample
 
 
+@mend("sglang.srt.models.gemma3n_mm")
+def clips_of_any_lengths(module: Any) -> None:
+    """sglang/srt/models/gemma3n_mm.py:353 puts all clips that are prefilled together, whoever sent them, into one tensor.
+
+    The scheduler dies where they differ in length. Each item's are filled up to the same count of soft tokens before they are joined here.
+    """
+    model = module.Gemma3nForConditionalGeneration
+    original = model.get_audio_feature
+
+    def get_audio_feature(self: Any, items: Sequence[Any]) -> Any:
+        return module.torch.cat([original(self, [item]) for item in items]) if items else original(self, items)
+
+    model.get_audio_feature = get_audio_feature
+
+
 @mend("torch.distributed.rendezvous")
 def store_on_loopback(module: Any) -> None:
     """torch/distributed/rendezvous.py:199 (2.13.0) makes a store that listens on every interface, whatever host it is told.
