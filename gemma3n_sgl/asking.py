@@ -10,7 +10,7 @@ from typing import Any
 import sglang as sgl
 from sglang.lang.interpreter import ProgramState
 
-from gemma3n_sgl.errors import EngineError, Overloaded
+from gemma3n_sgl.errors import EngineError, EngineUnavailable, Overloaded
 from gemma3n_sgl.events import Usage
 from gemma3n_sgl.executor import LoopExecutor, grant, tell_again
 from gemma3n_sgl.language import assistant, user
@@ -96,12 +96,12 @@ class Hearing:
         self._pass_on()
 
     def look_after(self) -> None:
-        """Ask a second time, if the engine has failed on the first; keep an answer that is whole."""
+        """Ask a second time, if the engine has failed on the first, and as often as it was not there; keep an answer that is whole."""
         error = self._fork.stream_executor.error_
         if error is None and self.is_over():
             self._question.keep(self._key, self._fork)
-        elif not self._again and isinstance(error, FAILURES):
-            self._ask_again()
+        elif isinstance(error, FAILURES) and (not self._again or isinstance(error, EngineUnavailable)):
+            self.ask_again()
 
     def text(self) -> str:
         """The whole answer. Raises the engine's error, if it fails a second time."""
@@ -115,10 +115,10 @@ class Hearing:
             self._question.keep(self._key, self._fork)
             self.let_go()
             return text
-        self._ask_again()
+        self.ask_again()
         return self.text()
 
-    def _ask_again(self) -> None:
+    def ask_again(self) -> None:
         self.let_go()
         self._again = True
         self._fork = self._question.fork(self.clip)

@@ -62,6 +62,8 @@ async def spawn(fn: Callable[..., T], *args: Any) -> T:
         if isinstance(error, Exception) or isinstance(thrown, type(error)):
             raise
         raise Escaped from error
+    finally:
+        thrown = None  # its traceback leads here: in that circle it would keep all that the program held until the garbage collector comes round
     return pending
 
 

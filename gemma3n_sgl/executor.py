@@ -6,6 +6,7 @@ Inside `bridge.spawn` the program's own expressions run in its greenlet; each fo
 from __future__ import annotations
 
 import asyncio
+import copy
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from sglang.lang.ir import SglExpr, SglExprList, SglGen, SglSamplingParams, SglS
 from gemma3n_sgl.bridge import Interrupted, spawn, wait
 from gemma3n_sgl.calling import SglArguments
 from gemma3n_sgl.endpoint import CountingExecutor, Gemma3nEndpoint
-from gemma3n_sgl.errors import ProgramError
+from gemma3n_sgl.errors import Gemma3nError, ProgramError
 from gemma3n_sgl.events import Segment, Token
 from gemma3n_sgl.holdback import neutralise
 from gemma3n_sgl.relay import Ear, TokenLog, relay
@@ -187,7 +188,7 @@ class LoopExecutor(CountingExecutor):
                 self._execute(self._queue.popleft())
         except BaseException as error:
             interrupted = error.error if isinstance(error, Interrupted) else ProgramError(f"A fork ended with {type(error).__name__}.")
-            self.error_ = error if isinstance(error, Exception) else interrupted
+            self.error_ = _bare(error) if isinstance(error, Exception) else interrupted
             self._queue.clear()
             for event in self.variable_event.values():
                 event.set()
@@ -220,7 +221,7 @@ class LoopExecutor(CountingExecutor):
     def _raise(self) -> None:
         if self.error_ is not None:
             self._error_seen = True
-            raise self.error_
+            raise _bare(self.error_)
 
     def _init_var_event(self, expr: SglExpr | str) -> None:
         if isinstance(expr, SglGen | SglSelect | SglVarScopeBegin | SglSeparateReasoning):
@@ -367,6 +368,12 @@ class LoopExecutor(CountingExecutor):
 
     def count(self, name: str | None, meta: dict[str, Any]) -> None:
         self.observer.count(meta, product=name == ANSWER)
+
+
+def _bare(error: Exception) -> Exception:
+    """The error without its traceback, which leads to who keeps it: in a circle they would keep a run's sound until the garbage collector comes
+    round. One of a program's own code stays as it is, to be found by."""
+    return copy.copy(error) if isinstance(error, Gemma3nError) else error
 
 
 def _is_product(expr: SglGen) -> bool:

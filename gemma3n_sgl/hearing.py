@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +11,9 @@ from functools import partial
 from sglang.lang.interpreter import ProgramState
 
 from gemma3n_sgl.asking import FAILURES, Hearing, Question, Recalled
-from gemma3n_sgl.bridge import offload
+from gemma3n_sgl.bridge import offload, wait
 from gemma3n_sgl.conversation import MAX_CLIP_SECONDS, Audio, Conversation, Part, Recording, Turn
+from gemma3n_sgl.errors import EngineUnavailable
 from gemma3n_sgl.events import Segment
 from gemma3n_sgl.executor import grant, tell_length
 from gemma3n_sgl.media import Clip, Damage, batches
@@ -25,6 +27,9 @@ MAX_TOKENS = 1024
 """Most tokens of an answer about one clip, several times what can be said in one: no clip holds the rest up by repeating itself
 without end, and the engine, which sets room aside for the longest answer, takes more clips at once."""
 
+
+RETURNS = (1, 2, 4, 8, 15, 15, 15)
+"""Seconds between looks for an engine that is gone in the midst of a recording: one that starts anew takes half a minute."""
 
 _Part = Hearing | Recalled | Damage
 
@@ -50,8 +55,9 @@ def hear(
     `context` stands before each clip. With `then`, that is asked about each clip's answer, and what comes of it counts; the first answer is a
     step. `as_text` says how a part stands in `s[name]`, if not as running text.
 
-    A clip on which the engine fails is asked about once more, and then told with its time in place of an answer (`Segment.error`). Raises the
-    engine's error if it fails on all, or on the first 8, or is not there to begin with; MediaError where the bytes hold no sound; TooLarge beyond
+    A clip on which the engine fails is asked about once more, and then told with its time in place of an answer (`Segment.error`). An engine that
+    is gone in the midst is waited for, a minute. Raises the engine's error if it fails on all, or on the first 8, is not there to begin with, or
+    does not come back; MediaError where the bytes hold no sound; TooLarge beyond
     the recording's limit. Under SGLang's own `run` an engine's error ends the run, as ever. What stands in the recording's `memory` is not asked
     again: with the memory of a run that was broken off, the next one goes on from there, and says what the first would have said.
     """
@@ -116,11 +122,23 @@ def _settle(transcript: Transcript, part: _Part) -> None:
         transcript.miss(part)
         return
     try:
-        text = part.text()
+        text = _answer(transcript, part)
     except FAILURES as error:
         transcript.fail(part.clip, error)
     else:
         transcript.end(part.clip, text, part.told if isinstance(part, Hearing) else "")
+
+
+def _answer(transcript: Transcript, part: Hearing | Recalled) -> str:
+    for pause in RETURNS:
+        try:
+            return part.text()
+        except EngineUnavailable:
+            if not transcript.has_heard or isinstance(part, Recalled):
+                raise
+            wait(asyncio.sleep(pause))
+            part.ask_again()
+    return part.text()
 
 
 def _is_over(part: _Part) -> bool:

@@ -7,6 +7,7 @@ body or of a fork is raised here. Leaving `stream` early, or cancelling `run`, c
 from __future__ import annotations
 
 import asyncio
+import traceback
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -88,7 +89,7 @@ async def stream(
     """Run a program and yield what it says as it says it. Deltas that have piled up come as one."""
     mailbox = _Mailbox()
     task = asyncio.create_task(run(program, arguments, endpoint, sampling, budget, mailbox.put, always))
-    task.add_done_callback(lambda _: mailbox.wake())
+    task.add_done_callback(mailbox.end)
     try:
         while not task.done():
             await mailbox.filled()
@@ -101,6 +102,7 @@ async def stream(
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
+        del task  # it holds the error that holds this frame
 
 
 async def run(
@@ -177,7 +179,11 @@ class _Run(Observer):
                 done = await self._drive(arguments)
                 answer = done.answer
                 return done
+            except BaseException as error:
+                _let_go(error)
+                raise
             finally:
+                del self._deadline  # it holds the task that holds the error that holds this frame
                 self._onlooker.spent(self._program.name, self._usage, self._seconds, answer)
 
     async def _drive(self, arguments: dict[str, Any]) -> Done:
@@ -329,6 +335,14 @@ class _Run(Observer):
         return "".join(self._emitted)
 
 
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames of an error, which, in circles with it, would keep a run's sound until the garbage collector comes round. Those of a program's
+    own fault are left for whoever looks for it."""
+    while error is not None and not isinstance(error, ProgramError):
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
 class _Mailbox:
     """Between the greenlet that makes events and the coroutine that hands them on, on one loop."""
 
@@ -347,6 +361,12 @@ class _Mailbox:
     def wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def end(self, run: asyncio.Task[Done]) -> None:
+        """No more will come. An error of a run whose reader has left is nobody's, and no news."""
+        if not run.cancelled():
+            run.exception()
+        self.wake()
 
     async def filled(self) -> None:
         """Wait until there is something to take, or until somebody wakes us."""

@@ -35,14 +35,14 @@ class Transcript:
         self._unheard: list[tuple[Clip | Damage, Gemma3nError | None]] = []
         self._errors: dict[float, str] = {}
         self._open: Clip | None = None
-        self._heard = False
+        self.has_heard = False
         self.segments: list[Segment] = []
 
     def add(self, clip: Clip, text: str) -> None:
         """A piece of what is said in the clip whose turn it is."""
         if self._open is not clip:
             self._tell_unheard()
-            self._open, self._heard = clip, True
+            self._open, self.has_heard = clip, True
             self._joiner.begin(repeats=clip.repeats, runs_on=clip.runs_on, done=partial(self._segment, clip.start, clip.end))
         self._joiner.add(text)
 
@@ -52,8 +52,8 @@ class Transcript:
         self._joiner.end()
 
     def fail(self, clip: Clip, error: Gemma3nError) -> None:
-        """The clip could not be heard, or not to its end. Raises the error where nothing could so far and nothing will."""
-        if not self._heard and (isinstance(error, EngineUnavailable) or len(self._unheard) >= GIVES_UP - 1):
+        """The clip could not be heard, or not to its end. Raises the error where nothing will be."""
+        if isinstance(error, EngineUnavailable) or (not self.has_heard and len(self._unheard) >= GIVES_UP - 1):
             raise error
         if self._open is clip:
             self._errors[clip.start] = error.message
@@ -68,20 +68,20 @@ class Transcript:
     def close(self) -> str:
         """The whole text. Raises the engine's error if nothing could be heard for its sake."""
         errors = [error for _, error in self._unheard if error is not None]
-        if errors and not self._heard:
+        if errors and not self.has_heard:
             raise errors[0]
         self._tell_unheard()
         self._joiner.close()
         return "".join(self._told)
 
     def let_go(self) -> None:
-        """Be gone with the run: in a circle with its joiner this would keep the recording until the garbage collector comes round."""
-        del self._joiner
+        """Be gone with the run: in a circle with its joiner or an error this would keep the recording until the garbage collector comes round."""
+        del self._joiner, self._unheard
 
     def _miss(self, span: Clip | Damage, error: Gemma3nError | None) -> None:
         self._joiner.close()
         self._unheard.append((span, error))
-        if self._heard:
+        if self.has_heard:
             self._tell_unheard()
 
     def _tell_unheard(self) -> None:

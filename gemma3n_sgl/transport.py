@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from pydantic_core import to_json
 
 from gemma3n_sgl.connections import BrokenOff, Connection, ConnectionFailed, Pool
-from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable, Gemma3nError
+from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable
 from gemma3n_sgl.generated import whole
 from gemma3n_sgl.lengths import LINGERS, Lengths
 from gemma3n_sgl.refusals import BROKEN_OFF, NONSENSE, check_finish, parsed, refusal
@@ -150,7 +150,7 @@ class EngineStream:
         self._has_spoken = False
         self._taker: Callable[[list[bytes]], bool] | None = None
         self._left: list[bytes] = []
-        self._error: Gemma3nError | None = None
+        self._error: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
         self._limit = client.deadlines.first_token
@@ -221,10 +221,11 @@ class EngineStream:
             return False
         try:
             events = self._arrived()
-        except Gemma3nError as error:
+            taken = bool(events and self._taker and self._taker(events))
+        except Exception as error:  # raised where it is waited for: here it would end the connection, and be told as the engine's
             self._error = error
             return False
-        if events and not (self._taker and self._taker(events)):
+        if events and not taken:
             self._left = events
         elif events and self._loop is not None:
             self._waiting_since = self._loop.time()

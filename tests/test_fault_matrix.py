@@ -18,7 +18,7 @@ from scripted_engine import Die, Drip, Flood, Hang, Reply, Reset, Say, ScriptedE
 from scripted_replies import Fault, Script
 from serving import SHORT, Served, serving, until
 
-from gemma3n_sgl import endpoint, transport
+from gemma3n_sgl import endpoint, hearing, transport
 from gemma3n_sgl.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -79,6 +79,7 @@ MOMENTS = {BEFORE: None, FIRST: 0, MIDDLE: 2, LATER: 0}
 def engine() -> Iterator[ScriptedEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transport, "_LONGEST", 2**18)
+        patch.setattr(hearing, "RETURNS", (0.05,))
         scripted = ScriptedEngine(GOOD).start()
         yield scripted
         scripted.stop()
@@ -224,13 +225,15 @@ def test_an_engine_that_ends_in_the_middle_of_all_answers_is_told_in_each(engine
         await asyncio.to_thread(until, lambda: engine.open >= len(PROGRAMS), 5)
         await asyncio.sleep(0.2)
         await asyncio.to_thread(engine.refuse)
-        return await asking
+        try:
+            return await asking
+        finally:
+            engine.accept()
 
     for cell, answer in asyncio.run(killed()).items():
         assert answer.error is None or answer.error["code"] in ("engine_error", "engine_unavailable"), f"{cell}: {answer.raw}"
         assert answer.error or (cell.hears and TOLD_IN_THE_TEXT in answer.text), f"{cell}: {answer.raw}"
         assert answer.ended
-    engine.accept()
     engine.script = GOOD
     asyncio.run(well(house, cells()))
 

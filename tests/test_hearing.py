@@ -19,7 +19,7 @@ from judged_hearing import FAILED, FEW, check, events, listen, listening, record
 from listening_engine import ListeningEngine, spoken, wav, wav_head
 from scripted_engine import Die, Hang, Reply
 
-from gemma3n_sgl import Gemma3nEndpoint, Recording, assistant, hear, open_recording, running, user
+from gemma3n_sgl import Gemma3nEndpoint, Recording, assistant, hear, hearing, open_recording, running, user
 from gemma3n_sgl.errors import EngineError, EngineTimeout, EngineUnavailable, MediaError, RunTimeout, TooLarge
 from gemma3n_sgl.events import Delta, Done, Step
 from gemma3n_sgl.media import Live
@@ -123,6 +123,33 @@ async def test_an_engine_that_is_not_there_is_said_so_at_once(ear: ListeningEngi
     ear.accept()
 
 
+@pytest.mark.parametrize("returns", [True, False])
+async def test_an_engine_that_is_gone_in_the_midst_is_waited_for(
+    ear: ListeningEngine, endpoint: Gemma3nEndpoint, monkeypatch: pytest.MonkeyPatch, returns: bool
+) -> None:
+    """One that comes back hears the rest; one that does not fails the run, and the rest is not told as unheard."""
+    monkeypatch.setattr(hearing, "RETURNS", (0.05,) * (100 if returns else 3))
+    loop = asyncio.get_running_loop()
+
+    def script(prompt: str) -> Reply:
+        if not ear.loading and "w100 " in prompt and not loads:
+            loads.append(True)
+            ear.loading = True
+            if returns:
+                loop.call_soon_threadsafe(loop.call_later, 0.5, setattr, ear, "loading", False)
+        return Reply(prompt.partition("\n")[0])
+
+    loads: list[bool] = []
+    ear.script = script
+    if returns:
+        done = await run(endpoint, recording=recording(TALK))
+        assert loads and not any(segment.error for segment in done.segments)
+        check(TALK, done)
+    else:
+        with pytest.raises(EngineUnavailable):
+            await run(endpoint, recording=recording(TALK))
+
+
 async def test_an_engine_that_hangs_on_one_clip_costs_that_clip(ear: ListeningEngine) -> None:
     endpoint = Gemma3nEndpoint(ear.url, deadlines=Deadlines(1, 1, 1))
     ear.script = lambda prompt: Reply(prompt.partition("\n")[0], fault=Hang() if "w30 " in prompt else None)
@@ -177,13 +204,27 @@ async def test_long_decoding_leaves_the_pool_to_others(ear: ListeningEngine, end
     await asyncio.gather(*long, return_exceptions=True)
 
 
-async def test_when_a_run_is_over_nothing_holds_its_recording(endpoint: Gemma3nEndpoint) -> None:
+@pytest.mark.parametrize("ends", ["well", "by a failure", "by being left"])
+async def test_when_a_run_is_over_nothing_holds_its_recording(ear: ListeningEngine, endpoint: Gemma3nEndpoint, ends: str) -> None:
     """At once, and not when the garbage collector comes round: sound in a request may have some 50 MB."""
     heard = recording(TALK)
     gone = weakref.ref(heard)
     gc.disable()
     try:
-        await events(endpoint, recording=heard)
+        if ends == "by a failure":
+            ear.script = Reply(fault=FAILED)
+            with pytest.raises(EngineError) as told:
+                await events(endpoint, recording=heard)
+            del told
+        elif ends == "by being left":
+            ear.script = Reply("yes", delay=10)
+            task = asyncio.create_task(events(endpoint, recording=heard))
+            await until(lambda: ear.open > 1)
+            task.cancel()
+            await asyncio.wait({task})
+            del task
+        else:
+            await events(endpoint, recording=heard)
         del heard
         assert gone() is None
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from typing import Any
@@ -304,6 +305,47 @@ async def test_leaving_a_stream_in_the_middle_frees_the_engine(scripted: Scripte
     await asyncio.gather(getting, return_exceptions=True)
     await stream.aclose()  # type: ignore[attr-defined]
     await until(lambda: scripted.open == 0)
+    await endpoint.client.aclose()
+
+
+async def test_a_fault_of_ours_where_a_token_is_taken_is_not_told_as_the_engines(scripted: ScriptedEngine):
+    scripted.script = Reply("word " * 40, delay=0.003)
+    endpoint = Gemma3nEndpoint(scripted.url)
+    told: list[Event] = []
+
+    def tell(event: Event) -> None:
+        told.append(event)
+        if len(told) == 9:
+            raise RuntimeError
+
+    program = Program.of(two_steps, file_doc="A program.")
+    with pytest.raises(ProgramError, match="failed with RuntimeError"):
+        await running.run(program, program.bind(Conversation.of("hi"), {}), endpoint, tell=tell, is_free=running.always)
+    await endpoint.client.aclose()
+
+
+@sgl.function
+def bitter(s, question: str):
+    """Answer, and fail when left."""
+    try:
+        s += user(question)
+        s += assistant(sgl.gen("answer"))
+    except BaseException:
+        raise ValueError from None
+
+
+async def test_an_error_of_a_run_whose_reader_has_left_is_nobodys_and_no_news(scripted: ScriptedEngine):
+    scripted.script = Reply("word " * 400, delay=0.003)
+    endpoint = Gemma3nEndpoint(scripted.url)
+    program = Program.of(bitter, file_doc="A program.")
+    news: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: news.append(context))
+    stream = running.stream(program, program.bind(Conversation.of("hi"), {}), endpoint)
+    await anext(stream)
+    await stream.aclose()
+    del stream
+    gc.collect()
+    assert not news
     await endpoint.client.aclose()
 
 
