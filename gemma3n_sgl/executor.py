@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -155,7 +154,7 @@ class LoopExecutor(CountingExecutor):
     ) -> None:
         self.observer = observer
         self.is_fork = is_fork
-        self._queue: deque[SglExpr | str] = deque()
+        self._queue: list[SglExpr | str] = []
         self._idle = Signal()
         self._idle.set()
         self._working = False
@@ -185,7 +184,7 @@ class LoopExecutor(CountingExecutor):
     def _work(self) -> None:
         try:
             while self._queue:
-                self._execute(self._queue.popleft())
+                self._execute(self._queue.pop(0))
         except BaseException as error:
             interrupted = error.error if isinstance(error, Interrupted) else ProgramError(f"A fork ended with {type(error).__name__}.")
             self.error_ = _bare(error) if isinstance(error, Exception) else interrupted

@@ -10,6 +10,15 @@ from typing import Any
 from sglang.lang.ir import SglSamplingParams
 
 
+class _Defaults(SglSamplingParams):
+    """SGLang copies them in depth for each call, which takes as long as all else it does for one; only these two can be changed in place."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Defaults:
+        made = object.__new__(_Defaults)
+        made.__dict__ = self.__dict__ | {"stop": list(self.stop), "stop_token_ids": list(self.stop_token_ids or ())}
+        return made
+
+
 @dataclass(frozen=True)
 class Sampling:
     """What a request says of sampling; None leaves it to Gemma's defaults (temperature 1.0, top_k 64, top_p 0.95, no hidden limit of length).
@@ -70,7 +79,7 @@ class Sampling:
             asked = getattr(self, name)
             chosen[name] = asked if asked is not None else preferred.get(name, getattr(GEMMA, name))
         given = {name: value for name, value in chosen.items() if value is not None}
-        return SglSamplingParams(
+        return _Defaults(
             max_new_tokens=None, stop=[], stop_token_ids=[], logprob_start_len=None, top_logprobs_num=None, return_text_in_logprobs=None, **given
         )
 

@@ -123,11 +123,13 @@ class Shell:
         """The response that runs make; all of it ends when the client leaves."""
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal begin
             sight = seen()
             sight.whole = False
             try:
                 with self.closing.telling():
                     runs = await begin()
+                    del begin  # with all that the request holds: its answer may take long
                     if isinstance(lease := scope.get(LEASE), Lease):
                         with sight.waits():
                             await lease.widen(len(runs))

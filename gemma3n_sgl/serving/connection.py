@@ -50,6 +50,19 @@ class Line:
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle, self._flow = cycle, cycle.flow
+        self._left: asyncio.Future[None] | None = None
+
+    def left(self) -> asyncio.Future[None]:
+        """Done once the client has left."""
+        self._left = asyncio.get_running_loop().create_future()
+        if self._cycle.disconnected:
+            self.leave()
+        return self._left
+
+    def leave(self) -> None:
+        """The client has left."""
+        if self._left is not None and not self._left.done():
+            self._left.set_result(None)
 
     def is_free(self) -> bool:
         """Whether a piece can be written now: the head is out, and the reader neither slow nor gone."""
@@ -73,6 +86,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._head_size = 0
         self._stuck: asyncio.TimerHandle | None = None
+        self._lines: list[Line] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -84,6 +98,8 @@ class Connection(HttpToolsProtocol):
         self.resume_writing()
         self._unset_keepalive_if_required()  # uvicorn forgets it where the connection was reset
         super().connection_lost(exc)
+        for line in self._lines:
+            line.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -108,9 +124,11 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head_size = False, 0
         self._has_come()
         super().on_headers_complete()
-        cast(dict[str, Any], self.scope)[LINE] = Line(self.cycle)
+        line = cast(dict[str, Any], self.scope)[LINE] = Line(self.cycle)
+        self._lines.append(line)
 
     def on_response_complete(self) -> None:
+        del self._lines[0]  # answers come in the order of requests
         super().on_response_complete()
         if self.cycle.more_body:
             self._expect()  # the rest of a body that was answered before it was whole

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gemma3n_sgl.errors import RequestTimeout, TooLarge
 from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.connection import LINE, Line
 from gemma3n_sgl.serving.doors import hold
 from gemma3n_sgl.serving.inflating import inflated
 
@@ -31,41 +32,39 @@ async def read_body(request: Request, limit: int, timeout: float) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    coming = inflated(_within(limit, in_time(request, timeout)), request.headers.get("content-encoding", ""))
-    pieces = []
-    async for piece in _within(limit, coming):
+    coding = request.headers.get("content-encoding", "")
+    chunks = limited(request, limit, timeout, _too_large).stream()
+    pieces, size = [], 0
+    async for piece in inflated(chunks, coding) if coding else chunks:
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
         hold(request.scope, len(piece))
         pieces.append(piece)
     return b"".join(pieces).removeprefix(codecs.BOM_UTF8)
 
 
-async def in_time(request: Request, timeout: float) -> AsyncIterator[bytes]:
-    """The pieces of a body; RequestTimeout where they come too slowly."""
+def limited(request: Request, limit: int, timeout: float, too_large: Callable[[int], TooLarge]) -> Request:
+    """The same request, whose body may not grow beyond `limit` bytes, nor take longer than `timeout` s and a second for each SLOWEST bytes."""
+    taken = 0
     end = asyncio.get_running_loop().time() + timeout
-    pieces = request.stream()
-    try:
-        while True:
-            async with asyncio.timeout_at(end):
-                piece = await anext(pieces, None)
-            if piece is None:
-                return
-            end += len(piece) / SLOWEST
-            yield piece
-    except TimeoutError:
-        raise too_slow(timeout) from None
+
+    async def receive() -> Message:
+        nonlocal taken
+        try:
+            async with asyncio.timeout_at(end + taken / SLOWEST):
+                message = await request.receive()
+        except TimeoutError:
+            raise RequestTimeout(_TOO_SLOW.format(timeout)) from None
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise too_large(limit)
+        return message
+
+    return Request(request.scope, receive)
 
 
-def too_slow(timeout: float) -> RequestTimeout:
-    return RequestTimeout(f"The request's body did not come within {timeout:g} s and a second for each 50 kB (GEMMA3N_BODY_TIMEOUT). Send it faster.")
-
-
-async def _within(limit: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        yield chunk
+_TOO_SLOW = "The request's body did not come within {:g} s and a second for each 50 kB (GEMMA3N_BODY_TIMEOUT). Send it faster."
 
 
 class Exchange(Response):
@@ -77,7 +76,8 @@ class Exchange(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = asyncio.ensure_future(self._work(scope, receive, send))
-        gone = asyncio.ensure_future(_gone(receive))
+        line = scope.get(LINE)
+        gone = line.left() if isinstance(line, Line) else asyncio.ensure_future(_gone(receive))
         self._closing.watch(work)
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)

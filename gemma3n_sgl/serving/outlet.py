@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections import deque
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -107,7 +106,7 @@ class Stream(Outlet):
         """`send` takes the head, `straight` all else, and `line`, where there is one, what need not wait."""
         super().__init__(writer, count, sight)
         self._send, self._straight, self._line = send, straight, line
-        self._piled: deque[tuple[int, Event]] = deque()
+        self._piled: list[tuple[int, Event]] = []  # an empty deque is ten times as large, and few ever pile up
         self._unsent = b""
         self._busy = False
         self.begun = False
@@ -156,7 +155,7 @@ class Stream(Outlet):
             while self._unsent or self._piled:
                 if self._unsent:
                     await self._straight({"type": "http.response.body", "body": self._unsent, "more_body": True})
-                self._unsent = self._writer.piece(*self._piled.popleft()) if self._piled else b""
+                self._unsent = self._writer.piece(*self._piled.pop(0)) if self._piled else b""
         finally:
             self._busy = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 from collections.abc import Iterator
@@ -11,10 +10,9 @@ from contextlib import contextmanager
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import Message
 
 from gemma3n_sgl.errors import InvalidValue, ServerFull, TooLarge
-from gemma3n_sgl.serving.exchange import SLOWEST, too_slow
+from gemma3n_sgl.serving.exchange import limited
 
 _MOST_FIELDS = 32
 _MOST_TEXT = 64 * 1024
@@ -32,7 +30,7 @@ async def read_form(request: Request, limit: int, timeout: float) -> tuple[dict[
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    form = await _form(_limited(request, limit, timeout))
+    form = await _form(limited(request, limit, timeout, _too_large))
     fields: dict[str, list[str]] = {}
     found: UploadFile | None = None
     for name, value in form.multi_items():
@@ -66,26 +64,6 @@ async def _form(request: Request) -> FormData:
             return await request.form(max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_TEXT)
     except HTTPException:
         raise InvalidValue("The form can't be read: it holds one file, and a few fields of text. Let a client library write it.") from None
-
-
-def _limited(request: Request, limit: int, timeout: float) -> Request:
-    """The same request, whose body may not grow beyond the limit, nor fall behind its time."""
-    taken = 0
-    end = asyncio.get_running_loop().time() + timeout
-
-    async def receive() -> Message:
-        nonlocal taken
-        try:
-            async with asyncio.timeout_at(end + taken / SLOWEST):
-                message = await request.receive()
-        except TimeoutError:
-            raise too_slow(timeout) from None
-        taken += len(message.get("body", b""))
-        if taken > limit:
-            raise _too_large(limit)
-        return message
-
-    return Request(request.scope, receive)
 
 
 def _too_large(limit: int) -> TooLarge:
