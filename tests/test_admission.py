@@ -17,7 +17,7 @@ from scripted_engine import Reply, ScriptedEngine
 from serving import Served, serving, until, within
 
 from gemma3n_sgl.errors import InvalidValue, Overloaded, ServerFull
-from gemma3n_sgl.serving.admission import Admission
+from gemma3n_sgl.serving.admission import BEGIN_TOGETHER, Admission, Pace
 from gemma3n_sgl.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -32,6 +32,22 @@ def few(**settings: Any) -> Admission:
 async def entered(admission: Admission, who: str, runs: int = 1) -> None:
     if (admitted := admission.admit(who, runs)) is not None:
         await admission.admitted(who, runs, admitted)
+
+
+async def test_a_rush_begins_a_few_at_a_time_so_that_tokens_come_in_between():
+    pace, begun = Pace(), list[int]()
+
+    async def begin(number: int) -> None:
+        await pace.begin()
+        begun.append(number)
+
+    tasks = [asyncio.ensure_future(begin(number)) for number in range(100)]
+    tasks[50].cancel()
+    left, most = 99, 0
+    while left:
+        await asyncio.sleep(0)
+        most, left = max(most, left - (99 - len(begun))), 99 - len(begun)
+    assert begun == [number for number in range(100) if number != 50] and most == BEGIN_TOGETHER
 
 
 async def order_of(admission: Admission, waiting: list[tuple[str, int]], leaving: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemma3n_sgl.errors import Overloaded, ServerFull
-from gemma3n_sgl.serving.admission import Admission
+from gemma3n_sgl.serving.admission import Admission, Pace
 from gemma3n_sgl.serving.refusing import refuse
 from gemma3n_sgl.serving.watching import seen
 
@@ -82,7 +82,7 @@ class Doors:
     """Around the application: every POST needs a place, and has it until its answer is out."""
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
-        self._app, self._admission = app, admission
+        self._app, self._admission, self._pace = app, admission, Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
@@ -94,7 +94,9 @@ class Doors:
             with seen().waits():
                 request = await lease.enter(receive)
             if request is not None:
-                await self._app({**scope, LEASE: lease}, request, send)
+                await self._pace.begin()
+                scope[LEASE] = lease
+                await self._app(scope, request, send)
         except (Overloaded, ServerFull) as error:
             await refuse(error, scope, receive, send)
         finally:
