@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ import pytest
 import sglang as sgl
 from click.testing import Result
 from hypothesis import given
-from scripted_engine import Die, Hang, Reply, ScriptedEngine
+from scripted_engine import Die, Hang, Reply, Say, ScriptedEngine
 from test_language import conversations
 from test_language import prompt_of as prompt_by_executor
 from typer.testing import CliRunner
@@ -146,6 +147,29 @@ def test_where_nothing_answers_that_is_told_with_tls_too(scripted: ScriptedEngin
     scripted.refuse()
     told = doctor(runtime_url=scripted.url.replace("http", "https"))
     assert "nothing answers" in wrong(told)["engine"] and "engine start" in wrong(told)["engine"]
+
+
+def test_an_engine_that_is_loading_is_told_to_be_there(scripted: ScriptedEngine, doctor: Doctor):
+    scripted.at_pages = Say(status=503)
+    told = doctor(runtime_url=scripted.url)
+    assert told.exit_code == 1 and "can't answer yet" in wrong(told)["engine"] and "engine start" not in told.stdout
+
+
+def test_a_certificate_that_is_not_trusted_is_told(doctor: Doctor):
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(Path(__file__).parent / "localhost.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listening, ours.wrap_socket(listening, server_side=True) as door:
+
+        def open_to_all() -> None:
+            with suppress(OSError):
+                while True:
+                    with suppress(ssl.SSLError):
+                        door.accept()[0].close()
+
+        threading.Thread(target=open_to_all, daemon=True).start()
+        told = doctor(runtime_url=f"https://127.0.0.1:{door.getsockname()[1]}")
+        door.shutdown(socket.SHUT_RDWR)
+    assert told.exit_code == 1 and "not trusted" in wrong(told)["engine"] and "SSL_CERT_FILE" in wrong(told)["engine"]
 
 
 def test_what_takes_connections_and_never_answers_is_told_in_time(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):

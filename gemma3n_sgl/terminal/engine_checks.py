@@ -51,9 +51,7 @@ async def reached(endpoint: Gemma3nEndpoint) -> tuple[Finding, dict[str, Any]]:
     try:
         info = await endpoint.describe()
     except EngineUnavailable:
-        if await _speaks_no_tls(endpoint.base_url):
-            return problem("engine", f"what is at {address} speaks no TLS", f"Name it {address.replace('https', 'http', 1)} instead."), {}
-        return problem("engine", f"nothing answers at {address}", START), {}
+        return await _unavailable(endpoint.base_url, address), {}
     except EngineTimeout:
         advice = f"It may be loading or hang: look at its log, or start it anew. {START}"
         return problem("engine", f"what is at {address} takes connections, but does not answer within {INFO_TIMEOUT:g} s", advice), {}
@@ -70,16 +68,21 @@ async def reached(endpoint: Gemma3nEndpoint) -> tuple[Finding, dict[str, Any]]:
     return fine("engine", f"answers at {address} in {1000 * (time.perf_counter() - began):.0f} ms"), info
 
 
-async def _speaks_no_tls(url: str) -> bool:
-    """Whether something at an https:// address takes connections, and answers in another way."""
+async def _unavailable(url: str, address: str) -> Finding:
+    """Why there is no answer: nobody is there, it is not one that we can talk to, or it can't answer yet."""
     parts = urlsplit(url)
     try:
         async with asyncio.timeout(INFO_TIMEOUT):
-            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=parts.scheme == "https" or None)
-    except (OSError, TimeoutError, ValueError) as error:  # ValueError: several addresses
-        return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError)
+            tls = parts.scheme == "https"
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if tls else 80), ssl=tls or None)
+    except ssl.SSLCertVerificationError:
+        return problem("engine", f"the certificate of {address} is not trusted here", "Set SSL_CERT_FILE to a file that holds who has signed it.")
+    except ssl.SSLError:
+        return problem("engine", f"what is at {address} speaks no TLS", f"Name it {address.replace('https', 'http', 1)} instead.")
+    except (OSError, TimeoutError, ValueError):  # ValueError: several addresses
+        return problem("engine", f"nothing answers at {address}", START)
     writer.close()
-    return False
+    return problem("engine", f"what is at {address} says that it can't answer yet", "It may be loading: look again in a minute, or at its log.")
 
 
 async def release(endpoint: Gemma3nEndpoint) -> Finding:
