@@ -217,19 +217,19 @@ def transcribe(
     options: dict[str, Any] = {"language": language} | ({"timestamps": True} if timed else {})
     with Session(settings_of(runtime_url=runtime_url)) as session:
 
-        def hear(recording: Recording, heard: Callable[[Segment], None], said: Callable[[str], None]) -> Done:
+        async def hear(recording: Recording, heard: Callable[[Segment], None], said: Callable[[str], None]) -> Done:
             def told(event: Event) -> None:
                 if isinstance(event, Segment):
                     heard(event)
                 elif isinstance(event, Delta):
                     said(event.text)
 
-            return session.hear(program, program.bind(Conversation.of(recording), options), told)
+            return await session.hear(program, program.bind(Conversation.of(recording), options), told)
 
         asked = {"program": program.name, "options": options}
         if microphone:
-            dictate(output, format_, hear, again=again)
-        elif transcribe_all(jobs_of(files or [], output, format_), format_, hear, asked, again=again):
+            session.run(dictate(output, format_, hear, again=again))
+        elif session.run(transcribe_all(jobs_of(files or [], output, format_), format_, hear, asked, again=again)):
             raise typer.Exit(FAILED)
 
 

@@ -58,6 +58,21 @@ def test_a_folder_becomes_a_folder_of_texts_and_nothing_is_heard_twice(scripted:
 
 
 @pytest.mark.slow
+def test_a_few_recordings_are_heard_side_by_side(scripted: ScriptedEngine, tmp_path: Path):
+    open_then: list[int] = []
+
+    def script(prompt: str) -> Reply:
+        open_then.append(scripted.open)
+        return Reply("heard", delay=0.3)
+
+    scripted.script = script
+    for number in range(9):
+        shutil.copy(MEDIA / "314.mp3", tmp_path / f"{number}.mp3")
+    gemma3n(scripted, tmp_path)
+    assert len(list(tmp_path.glob("*.txt"))) == 9 and max(open_then) == 4
+
+
+@pytest.mark.slow
 def test_one_that_fails_loses_none_of_the_others_and_leaves_no_half_file(scripted: ScriptedEngine, talks: Path):
     scripted.script = Reply("heard")
     _, said = gemma3n(scripted, talks / "notes.mp3", talks / "a.mp3", code=1)

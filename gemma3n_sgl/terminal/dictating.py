@@ -16,7 +16,7 @@ from gemma3n_sgl.terminal.showing import say
 from gemma3n_sgl.terminal.transcribing import Hear, Job, deliver, jobs_of, write
 
 
-def dictate(output: str, format_: Format, hear: Hear, *, again: bool) -> None:
+async def dictate(output: str, format_: Format, hear: Hear, *, again: bool) -> None:
     """Hear the microphone until Ctrl-C. Text goes to the standard output as it comes, or, with `output`, to that file at the end.
 
     Raises MediaError where nothing can be recorded, and InvalidValue where the file is there already.
@@ -27,7 +27,7 @@ def dictate(output: str, format_: Format, hear: Hear, *, again: bool) -> None:
     live = target is None and format_ == "txt"
     with open_microphone() as recording, ctrl_c_ends(recording.stop):
         say(f"Listening, through {recording.recorder}. Ctrl-C ends it.", "dim")
-        done = hear(recording, (lambda segment: None) if live else _tell, write if live else lambda text: None)
+        done = await hear(recording, (lambda segment: None) if live else _tell, write if live else lambda text: None)
     if live:
         write("\n")
     deliver(Job(recording.name, None, target), done, format_, written=live)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from gemma3n_sgl import running
 from gemma3n_sgl.client import endpoint_of
@@ -16,6 +17,8 @@ from gemma3n_sgl.running import Budget
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.settings import Settings, without_login
 from gemma3n_sgl.terminal.showing import show, show_json
+
+T = TypeVar("T")
 
 
 class Session:
@@ -35,28 +38,32 @@ class Session:
 
     def answer(self, program: Program, arguments: dict[str, Any], heard: Callable[[str], object] = lambda text: None) -> Done:
         """Run a program and print what it says. Raises our errors, and KeyboardInterrupt when the engine has been let go."""
-        return self._run(self._answer(program, arguments, heard))
+        return self.run(self._answer(program, arguments, heard))
 
-    def _run(self, answer: Coroutine[Any, Any, Done]) -> Done:
-        try:
-            return self._loop.run(answer)
-        except EngineUnavailable as error:
-            hint = f"It is looked for at {without_login(self._settings.runtime_url)}: `gemma3n engine start` starts one, --runtime-url names another."
-            raise EngineUnavailable(f"{error.message} {hint}") from error
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something on the loop; Ctrl-C ends it, and is raised then."""
+        return self._loop.run(work)
 
-    def hear(self, program: Program, arguments: dict[str, Any], told: Callable[[Event], object]) -> Done:
-        """Run a program and hand each of its events to `told`. Raises as `answer` does."""
-        return self._run(self._tell(program, arguments, told))
-
-    async def _tell(self, program: Program, arguments: dict[str, Any], told: Callable[[Event], object]) -> Done:
-        async for event in self._events(program, arguments):
-            told(event)
+    async def hear(self, program: Program, arguments: dict[str, Any], told: Callable[[Event], object]) -> Done:
+        """Run a program and hand each of its events to `told`."""
+        with self._hinting():
+            async for event in self._events(program, arguments):
+                told(event)
         assert isinstance(event, Done)
         return event
 
     async def _answer(self, program: Program, arguments: dict[str, Any], heard: Callable[[str], object]) -> Done:
         events = self._events(program, arguments)
-        return await (show_json(events) if self._as_json else show(events, heard))
+        with self._hinting():
+            return await (show_json(events) if self._as_json else show(events, heard))
+
+    @contextmanager
+    def _hinting(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineUnavailable as error:
+            hint = f"It is looked for at {without_login(self._settings.runtime_url)}: `gemma3n engine start` starts one, --runtime-url names another."
+            raise EngineUnavailable(f"{error.message} {hint}") from error
 
     def _events(self, program: Program, arguments: dict[str, Any]) -> AsyncGenerator[Event]:
         budget = Budget.of(self._settings)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,20 +15,25 @@ from typing import Any
 from pydantic_core import to_json
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gemma3n_sgl.bridge import in_pool
 from gemma3n_sgl.conversation import Recording
 from gemma3n_sgl.errors import Gemma3nError, InvalidValue, MediaError
 from gemma3n_sgl.events import Done, Segment
 from gemma3n_sgl.media import Limits, open_recording, playing_time
 from gemma3n_sgl.media.sniffing import HEAD, sound_kind
 from gemma3n_sgl.openai.writing import usage
+from gemma3n_sgl.running import side_by_side
 from gemma3n_sgl.subtitles import Format, srt, vtt
 from gemma3n_sgl.terminal.given import STDIN
 from gemma3n_sgl.terminal.journal import About, Journal, fingerprint, part_of
 from gemma3n_sgl.terminal.showing import console, safe, say, tell_error
 from gemma3n_sgl.transcript import DAMAGED
 
-Hear = Callable[[Recording, Callable[[Segment], None], Callable[[str], None]], Done]
+Hear = Callable[[Recording, Callable[[Segment], None], Callable[[str], None]], Awaitable[Done]]
 """Hears a recording; the second and third argument are told of each segment and each piece of text."""
+
+FILES_AT_ONCE = 4
+"""Recordings that are heard side by side: short ones, each of a clip or two, keep an engine busy only together."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class Job:
         if self.source is None:
             return open_recording(sys.stdin.buffer, limits=Limits(), name=self.name)
         return open_recording(self.source, limits=Limits(), name=self.name)
+
+    def is_live(self, format_: Format) -> bool:
+        """Whether its text is told as it comes."""
+        return self.target is None and format_ == "txt"
 
     def journal(self, asked: About, *, again: bool) -> Journal | None:
         """What was heard of it for a file that did not become whole; `asked` is how it is to be heard. None where it can't be kept."""
@@ -88,30 +98,44 @@ def format_of(output: str, given: Format | None) -> Format:
     return given or "txt"
 
 
-def transcribe_all(jobs: list[Job], format_: Format, hear: Hear, asked: About, *, again: bool) -> int:
-    """Do them one after the other; one that fails is told and the others go on. How many failed.
+async def transcribe_all(jobs: list[Job], format_: Format, hear: Hear, asked: About, *, again: bool) -> int:
+    """Do them, a few side by side; one that fails is told and the others go on. How many failed.
 
     `asked` is all that `hear` makes of a recording depends on: what was heard before is taken up only if it is the same.
     """
-    failed = 0
-    for number, job in enumerate(jobs, 1):
-        if job.target and job.target.exists() and not again and not part_of(job.target).exists():
-            say(f"{job.target} is there already; --again hears {job.name} anew.", "dim")
-            continue
-        try:
-            title = Path(job.name).name + (f" ({number} of {len(jobs)})" if len(jobs) > 1 else "")
-            _transcribe(job, title, format_, hear, job.journal(asked, again=again))
-        except Gemma3nError as error:
-            failed += 1
-            tell_error(type(error)(f"{job.name}: {error.message}"))
+    failed, places = 0, asyncio.Semaphore(FILES_AT_ONCE)
+
+    async def do(job: Job, title: str) -> None:
+        nonlocal failed
+        async with places:
+            try:
+                await _transcribe(job, title, format_, hear, job.journal(asked, again=again), progress)
+            except Gemma3nError as error:
+                failed += 1
+                tell_error(type(error)(f"{job.name}: {error.message}"))
+
+    wanted = [job for job in jobs if again or _is_to_do(job)]
+    if not wanted:
+        return 0
+    many = f" ({{}} of {len(wanted)})" if len(wanted) > 1 else ""
+    with _progress(shown=not any(job.is_live(format_) for job in wanted)) as progress:
+        await side_by_side([do(job, Path(job.name).name + many.format(number)) for number, job in enumerate(wanted, 1)])
     return failed
 
 
-def _transcribe(job: Job, title: str, format_: Format, hear: Hear, journal: Journal | None) -> None:
-    recording = replace(job.recording(), memory=journal)
-    live = job.target is None and format_ == "txt"
-    with _kept(job, journal), _bar(title, recording, shown=not live) as heard:
-        done = hear(recording, lambda segment: heard(segment.end), write if live else lambda text: None)
+def _is_to_do(job: Job) -> bool:
+    if job.target and job.target.exists() and not part_of(job.target).exists():
+        say(f"{job.target} is there already; --again hears {job.name} anew.", "dim")
+        return False
+    return True
+
+
+async def _transcribe(job: Job, title: str, format_: Format, hear: Hear, journal: Journal | None, progress: Progress) -> None:
+    recording, live = replace(await in_pool(job.recording), memory=journal), job.is_live(format_)
+    bar = progress.add_task(title, total=None if progress.disable else await in_pool(playing_time, recording))
+    with _kept(job, journal):
+        done = await hear(recording, lambda heard: progress.update(bar, completed=heard.end), write if live else lambda text: None)
+    progress.remove_task(bar)
     if live:
         write("\n")
     deliver(job, done, format_, written=live)
@@ -172,23 +196,19 @@ def _kept(job: Job, journal: Journal | None) -> Iterator[None]:
     """If the job is broken off, a word on what stays of it."""
     try:
         yield
-    except (KeyboardInterrupt, Gemma3nError):
+    except (asyncio.CancelledError, Gemma3nError):
         if journal:
             say(f"{job.name}: {_parts(len(journal))} heard, kept in {journal.path}; the same command goes on from there.", "dim")
         raise
 
 
 @contextmanager
-def _bar(title: str, recording: Recording, *, shown: bool) -> Iterator[Callable[[float], None]]:
-    """A bar that fills as the recording is heard, where somebody watches."""
+def _progress(*, shown: bool) -> Iterator[Progress]:
+    """Bars that fill as recordings are heard, where somebody watches."""
     there = console(stderr=True)
-    if not (shown and there.is_terminal):
-        yield lambda seconds: None
-        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=there, transient=True) as progress:
-        task = progress.add_task(title, total=playing_time(recording))
-        yield lambda seconds: progress.update(task, completed=seconds)
+    with Progress(*columns, console=there, transient=True, disable=not (shown and there.is_terminal)) as progress:
+        yield progress
 
 
 def _sources(given: str) -> Iterator[Path | None]:
