@@ -6,7 +6,8 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic_core import to_json
@@ -28,8 +29,23 @@ PIPE_WIDTH = 240
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+_with_bars: list[Console] = []
+
+
+@contextmanager
+def above_bars(there: Console) -> Iterator[None]:
+    """Bars are drawn on this console within: what is said meanwhile goes above them."""
+    _with_bars.append(there)
+    try:
+        yield
+    finally:
+        _with_bars.remove(there)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Plain where nobody watches and where NO_COLOR is set; lines are never wrapped for a pipe."""
+    if stderr and _with_bars:
+        return _with_bars[-1]
     stream = sys.stderr if stderr else sys.stdout
     plain = bool(os.environ.get("NO_COLOR")) or not stream.isatty()
     width = None if stream.isatty() else PIPE_WIDTH

@@ -26,7 +26,7 @@ from gemma3n_sgl.running import side_by_side
 from gemma3n_sgl.subtitles import Format, srt, vtt
 from gemma3n_sgl.terminal.given import STDIN
 from gemma3n_sgl.terminal.journal import About, Journal, fingerprint, part_of
-from gemma3n_sgl.terminal.showing import console, safe, say, tell_error
+from gemma3n_sgl.terminal.showing import above_bars, console, safe, say, tell_error
 from gemma3n_sgl.transcript import DAMAGED
 
 Hear = Callable[[Recording, Callable[[Segment], None], Callable[[str], None]], Awaitable[Done]]
@@ -207,7 +207,7 @@ def _progress(*, shown: bool) -> Iterator[Progress]:
     """Bars that fill as recordings are heard, where somebody watches."""
     there = console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=there, transient=True, disable=not (shown and there.is_terminal)) as progress:
+    with Progress(*columns, console=there, transient=True, disable=not (shown and there.is_terminal)) as progress, above_bars(there):
         yield progress
 
 
