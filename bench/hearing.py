@@ -3,7 +3,8 @@
 Makes an MP3 of so many minutes (44.1 kHz, stereo, 128 kbit/s) of the digits in tests/media, with pauses of up to PAUSE seconds between them: with 1.4
 they make clips of 20 to 29 s, all filled up to 29.5 s, of some fourteen digits, which the small model writes down. Tells what decoding and cutting
 take, and what `transcribe` takes, in a process of its own, over the engine at URL, else over a paced stand-in (80 tokens a clip at 200 a second).
-Beside it a bare asyncio client sends the same clips all at once; they are decoded and cut for it before. Ends with an error if a promise is broken:
+Beside it a bare asyncio client sends the same clips all at once; they are decoded and cut for it before. Give a real engine a core of its own
+(`taskset`), or what decoding takes from it counts against us alone. Ends with an error if a promise is broken:
 150 MB above idle, 0.3 s to cut an hour, the first text within 1.5 × one clip alone, and, with a real engine, 1.1 × the bare client in all.
 """
 
