@@ -36,8 +36,9 @@ class Reader:
         messages = _told(messages)
         parts = [_Parts(message, f"messages[{i}]") for i, message in enumerate(messages)]
         self._count(parts)
-        values = await _all_or_first_error([self._values(part, who) for part in parts])
-        return _conversation(messages, values)
+        media = [self._value(kind, value, param, who) for part in parts for kind, value, param in part.found if kind != "text"]
+        made = iter(await _all_or_first_error(media) if media else ())
+        return _conversation(messages, [tuple(value if kind == "text" else next(made) for kind, value, _ in part.found) for part in parts])
 
     def _count(self, parts: list[_Parts]) -> None:
         """Too many are refused before any is decoded."""
@@ -47,12 +48,7 @@ class Reader:
                 setting = "GEMMA3N_MAX_IMAGES" if kind == "image" else "GEMMA3N_MAX_SOUNDS"
                 raise TooLarge(f"The messages hold {count} {name}; at most {limit} are taken at once ({setting}).", param="messages")
 
-    async def _values(self, parts: _Parts, who: str) -> tuple[Part, ...]:
-        return tuple(await _all_or_first_error([self._value(kind, value, param, who) for kind, value, param in parts.found]))
-
     async def _value(self, kind: str, value: str, param: str, who: str) -> Part:
-        if kind == "text":
-            return value
         limits = Limits.of(self.settings)
         try:
             source = await self._given(value, kind, limits, who)
