@@ -261,13 +261,13 @@ def test_whatever_is_wrong_with_a_request_is_told_as_the_callers_to_mend():
 @pytest.mark.engine
 def test_the_real_engine_survives_a_sample_and_answers_right_afterwards(engine: str):
     """What is harmless reaches it; of the server's errors only the end of a run's time is borne, which a long answer may come to."""
-    with serving(Settings(runtime_url=engine, run_timeout=15)) as served:
+    with serving(Settings(runtime_url=engine, run_timeout=4)) as served:
         served.http.timeout = 120
         asked = {"text": "What is in this image?", "max_tokens": 16, "temperature": 0}
         before = served.ask(**asked).json()["choices"][0]["message"]["content"]
         statuses, failed = tried_on(served, random.Random(11), 120, seconds=120)
         assert [told for _, told in failed if '"run_timeout"' not in told] == []
-        assert len(failed) < 10 and sum(count for (_, status), count in statuses.items() if status == 200) > 10
+        assert len(failed) < 40 and sum(count for (_, status), count in statuses.items() if status == 200) > 10
         assert served.http.get("/health").status_code == 200
         assert served.ask(**asked).json()["choices"][0]["message"]["content"] == before
 

@@ -10,7 +10,7 @@ import inspect
 import json
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import psutil
@@ -101,6 +101,30 @@ def sampling() -> str:
     return ""
 
 
+class Tower:
+    """Makes a soft token of every 16 frames."""
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        yield torch.zeros(1)
+
+    def __call__(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return features[:, ::16], mask[:, ::16]
+
+
+def clips() -> str:
+    module = importlib.import_module("sglang.srt.models.gemma3n_mm")
+    model = SimpleNamespace(
+        audio_tower=Tower(),
+        language_model=SimpleNamespace(dtype=lambda: torch.float32),
+        embed_audio=lambda input_ids=None, inputs_embeds=None: torch.zeros(1, 1, 4) if inputs_embeds is None else inputs_embeds,
+        vocab_size=8,
+        config=SimpleNamespace(audio_soft_tokens_per_image=20),
+    )
+    items = [SimpleNamespace(feature=torch.ones(1, n, 4), input_features_mask=torch.ones(1, n, dtype=torch.bool)) for n in (160, 240)]
+    made = module.Gemma3nForConditionalGeneration.get_audio_feature(model, items)
+    return "" if made[..., 0].sum(1).tolist() == [10, 15] and made.shape == (2, 20, 4) else "other tokens"
+
+
 def imported(name: str) -> Callable[[], str]:
     def check() -> str:
         importlib.import_module(name)
@@ -117,6 +141,7 @@ CASES = {
     "sglang.srt.layers.attention.torch_native_backend": queries,
     "sglang.srt.sampling.sampling_batch_info": seeds,
     "sglang.srt.layers.sampler": sampling,
+    "sglang.srt.models.gemma3n_mm": clips,
     KERNELS: imported("sglang.kernels.ops.kvcache.cache_move"),
 }
 

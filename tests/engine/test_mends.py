@@ -25,6 +25,7 @@ CASES = {
     "sglang.srt.layers.attention.torch_native_backend": "an output of 3 dimensions",
     "sglang.srt.sampling.sampling_batch_info": "a seed is heeded under a flag alone",
     "sglang.srt.layers.sampler": "has no attribute 'murmur_hash32_cpu'",
+    "sglang.srt.models.gemma3n_mm": "Sizes of tensors must match",
     "sgl_kernel": "import of sgl_kernel halted",
 }
 """Stand-in → what goes wrong without it."""
