@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -23,6 +24,12 @@ import psutil
 import pytest
 from scripted_engine import Reply, ScriptedEngine
 from serving import until
+
+from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.connection import config_of
+from gemma3n_sgl.serving.ending import Server
+from gemma3n_sgl.settings import Settings
+from server import create_app
 
 pytestmark = pytest.mark.slow
 
@@ -200,6 +207,45 @@ def test_a_reader_who_has_stopped_does_not_keep_the_server(scripted: ScriptedEng
         time.sleep(0.5)
         server.told()
         assert server.ended() == 0
+
+
+def asked(client: socket.socket) -> bytes:
+    body = json.dumps(BODY).encode()
+    client.settimeout(20)
+    client.sendall(b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (CHAT.encode(), len(body), body))
+    return client.recv(65536)
+
+
+def test_a_client_that_has_connected_and_not_yet_asked_is_answered(scripted: ScriptedEngine, start: Start):
+    server = start(shutdown_delay=0.1)
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        server.told()
+        until(lambda: not connects(server.port))
+        assert asked(client).startswith(b"HTTP/1.1 200")
+    assert server.ended() == 0
+
+
+def connects(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_a_client_whom_the_system_has_let_in_and_nobody_has_taken_is_answered(scripted: ScriptedEngine):
+    settings = Settings(runtime_url=scripted.url)
+    closing = Closing()
+    server = Server(config_of(create_app(settings, closing=closing), settings), closing, settings)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        serving = asyncio.create_task(server.serve([door]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn has nothing to wait for
+            await asyncio.sleep(0.01)
+        with socket.create_connection(door.getsockname()) as client:
+            server._forced.set()  # so that the door closes before the loop looks at it again
+            ending = server.shutdown([door])
+            answer = asyncio.get_running_loop().run_in_executor(None, asked, client)
+            await ending
+            assert (await answer).startswith(b"HTTP/1.1 200")
+        serving.cancel()
+        await asyncio.wait({serving})
 
 
 def test_a_rolling_restart_loses_no_request(scripted: ScriptedEngine, start: Start):

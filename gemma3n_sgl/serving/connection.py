@@ -23,6 +23,9 @@ LINE = "gemma3n.line"
 KEEP_ALIVE = 65
 """Seconds an idle connection is kept: longer than clients keep theirs, so that none writes into a closing one."""
 
+FIRST_WORD = 0.5
+"""Seconds in which a client that came as the server ended may still ask."""
+
 MOST_HEAD = 64 * 1024
 """Bytes of a request's first line and headers."""
 
@@ -154,6 +157,17 @@ class Connection(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self.transport.abort()  # an answer that nobody has read; close() would keep it until somebody does
         super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """The server ends. A client that has just come is heard: its first request may be on its way, and would be lost without a word."""
+        if self.cycle is None:
+            self.loop.call_later(FIRST_WORD, self._close_unless_asked)
+        else:
+            super().shutdown()
+
+    def _close_unless_asked(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
 
     def _expect(self) -> None:
         """Wait for the rest of a head, or of a body that nobody reads, no longer than its time."""

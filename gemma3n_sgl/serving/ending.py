@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -43,7 +46,9 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(self._settings.shutdown_delay):
                 await self._forced.wait()
         ending = loop.call_later(self._settings.shutdown_timeout, self._end)
+        adopting = loop.create_task(self._adopt([client for door in sockets or () for client in _before(door)]))
         await super().shutdown(sockets)
+        await adopting
         ending.cancel()
         if self.force_exit:
             self._end()
@@ -51,6 +56,14 @@ class Server(uvicorn.Server):
             self._cut()
             await self._gone(FAREWELL / 4)
             await self.lifespan.shutdown()
+
+    async def _adopt(self, clients: list[socket.socket]) -> None:
+        protocol: Any = self.config.http_protocol_class
+        make = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        for client in clients:
+            with suppress(OSError):  # it has left already
+                _, connection = await asyncio.get_running_loop().connect_accepted_socket(make, client)
+                connection.shutdown()
 
     def _end(self) -> None:
         self._closing.end()
@@ -65,3 +78,13 @@ class Server(uvicorn.Server):
     async def _gone(self, seconds: float) -> None:
         if tasks := list(self.server_state.tasks):
             await asyncio.wait(tasks, timeout=seconds)
+
+
+def _before(door: socket.socket) -> Iterator[socket.socket]:
+    """Clients whose connections the system has made and nobody has taken: as the door closes they would be cut off."""
+    door.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            client = door.accept()[0]
+            client.setblocking(False)
+            yield client
