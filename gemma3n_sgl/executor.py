@@ -187,7 +187,9 @@ class LoopExecutor(CountingExecutor):
     def _work(self) -> None:
         try:
             while self._queue:
-                self._execute(self._queue.pop(0))
+                taken, self._queue = self._queue, []
+                for expr in taken:
+                    self._execute(expr)
         except BaseException as error:
             interrupted = error.error if isinstance(error, Interrupted) else ProgramError(f"A fork ended with {type(error).__name__}.")
             self.error_ = _bare(error) if isinstance(error, Exception) else interrupted

@@ -155,7 +155,8 @@ class Stream(Outlet):
             while self._unsent or self._piled:
                 if self._unsent:
                     await self._straight({"type": "http.response.body", "body": self._unsent, "more_body": True})
-                self._unsent = self._writer.piece(*self._piled.pop(0)) if self._piled else b""
+                piled, self._piled = self._piled, []
+                self._unsent = b"".join([self._writer.piece(*each) for each in piled])
         finally:
             self._busy = False
 
