@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.connection import BACKLOG
 from gemma3n_sgl.settings import Settings
 
 FAREWELL = 2.0
@@ -82,9 +83,9 @@ class Server(uvicorn.Server):
 
 def _before(door: socket.socket) -> Iterator[socket.socket]:
     """Clients whose connections the system has made and nobody has taken: as the door closes they would be cut off."""
-    door.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
+    with suppress(OSError):  # there are none, or no more can be taken
+        door.setblocking(False)
+        for _ in range(BACKLOG):
             client = door.accept()[0]
             client.setblocking(False)
             yield client
