@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,9 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from scripted_engine import Die, Reply, ScriptedEngine
 
 from gemma3n_sgl.errors import InvalidValue
+from gemma3n_sgl.terminal.showing import above_bars, say
 from gemma3n_sgl.terminal.transcribing import format_of, jobs_of, write
 
 MEDIA = Path(__file__).parent / "media"
@@ -88,6 +91,15 @@ def test_what_is_said_commands_no_terminal(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     write("\x1b[2Jone\x07 two\n")
     assert capsys.readouterr().out == "[2Jone two\n"
+
+
+def test_what_is_said_while_bars_are_drawn_is_said_by_their_console(capsys: pytest.CaptureFixture[str]):
+    """Written past it, lines and bars would spoil each other."""
+    there = Console(file=io.StringIO())
+    with above_bars(there):
+        say("done")
+    say("afterwards")
+    assert there.file.getvalue() == "done\n" and capsys.readouterr().err == "afterwards\n"  # type: ignore[attr-defined]
 
 
 def test_the_outputs_name_tells_the_format():

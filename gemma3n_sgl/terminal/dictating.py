@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 from gemma3n_sgl.errors import InvalidValue
@@ -13,7 +14,7 @@ from gemma3n_sgl.media import open_microphone
 from gemma3n_sgl.subtitles import Format, clock
 from gemma3n_sgl.terminal.given import STDIN
 from gemma3n_sgl.terminal.showing import say
-from gemma3n_sgl.terminal.transcribing import Hear, Job, deliver, jobs_of, write
+from gemma3n_sgl.terminal.transcribing import Hear, deliver, jobs_of, write
 
 
 async def dictate(output: str, format_: Format, hear: Hear, *, again: bool) -> None:
@@ -21,16 +22,16 @@ async def dictate(output: str, format_: Format, hear: Hear, *, again: bool) -> N
 
     Raises MediaError where nothing can be recorded, and InvalidValue where the file is there already.
     """
-    target = jobs_of([STDIN], output, format_)[0].target
-    if target is not None and target.exists() and not again:
-        raise InvalidValue(f"{target} is there already; --again writes it anew.")
-    live = target is None and format_ == "txt"
+    job = jobs_of([STDIN], output, format_)[0]
+    live = job.is_live(format_)
+    if job.target is not None and job.target.exists() and not again:
+        raise InvalidValue(f"{job.target} is there already; --again writes it anew.")
     with open_microphone() as recording, ctrl_c_ends(recording.stop):
         say(f"Listening, through {recording.recorder}. Ctrl-C ends it.", "dim")
         done = await hear(recording, (lambda segment: None) if live else _tell, write if live else lambda text: None)
     if live:
         write("\n")
-    deliver(Job(recording.name, None, target), done, format_, written=live)
+    deliver(replace(job, name=recording.name), done, format_, written=live)
 
 
 @contextmanager

@@ -133,9 +133,11 @@ def _is_to_do(job: Job) -> bool:
 async def _transcribe(job: Job, title: str, format_: Format, hear: Hear, journal: Journal | None, progress: Progress) -> None:
     recording, live = replace(await in_pool(job.recording), memory=journal), job.is_live(format_)
     bar = progress.add_task(title, total=None if progress.disable else await in_pool(playing_time, recording))
-    with _kept(job, journal):
-        done = await hear(recording, lambda heard: progress.update(bar, completed=heard.end), write if live else lambda text: None)
-    progress.remove_task(bar)
+    try:
+        with _kept(job, journal):
+            done = await hear(recording, lambda heard: progress.update(bar, completed=heard.end), write if live else lambda text: None)
+    finally:
+        progress.remove_task(bar)
     if live:
         write("\n")
     deliver(job, done, format_, written=live)
