@@ -57,9 +57,9 @@ def hear(
 
     A clip on which the engine fails is asked about once more, and then told with its time in place of an answer (`Segment.error`). An engine that
     is gone in the midst is waited for, a minute. Raises the engine's error if it fails on all, or on the first 8, is not there to begin with, or
-    does not come back; MediaError where the bytes hold no sound; TooLarge beyond
-    the recording's limit. Under SGLang's own `run` an engine's error ends the run, as ever. What stands in the recording's `memory` is not asked
-    again: with the memory of a run that was broken off, the next one goes on from there, and says what the first would have said.
+    does not come back; MediaError where the bytes hold no sound; TooLarge beyond the recording's limit. Under SGLang's own `run` an engine's error
+    ends the run, as ever. What stands in the recording's `memory` is not asked again: with the memory of a run that was broken off, the next one
+    goes on from there, and says what the first would have said.
     """
     memory = recording.memory if isinstance(recording, Recording) else None
     question = Question(s, name, prompt, then, context, max_tokens, memory)
@@ -122,19 +122,19 @@ def _settle(transcript: Transcript, part: _Part) -> None:
         transcript.miss(part)
         return
     try:
-        text = _answer(transcript, part)
+        text = part.text() if isinstance(part, Recalled) else _answer(transcript, part)
     except FAILURES as error:
         transcript.fail(part.clip, error)
     else:
         transcript.end(part.clip, text, part.told if isinstance(part, Hearing) else "")
 
 
-def _answer(transcript: Transcript, part: Hearing | Recalled) -> str:
+def _answer(transcript: Transcript, part: Hearing) -> str:
     for pause in RETURNS:
         try:
             return part.text()
         except EngineUnavailable:
-            if not transcript.has_heard or isinstance(part, Recalled):
+            if not transcript.has_heard:
                 raise
             wait(asyncio.sleep(pause))
             part.ask_again()

@@ -10,15 +10,6 @@ from typing import Any
 from sglang.lang.ir import SglSamplingParams
 
 
-class _Defaults(SglSamplingParams):
-    """SGLang copies them in depth for each call, which takes as long as all else it does for one; only these two can be changed in place."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Defaults:
-        made = object.__new__(_Defaults)
-        made.__dict__ = self.__dict__ | {"stop": list(self.stop), "stop_token_ids": list(self.stop_token_ids or ())}
-        return made
-
-
 @dataclass(frozen=True)
 class Sampling:
     """What a request says of sampling; None leaves it to Gemma's defaults (temperature 1.0, top_k 64, top_p 0.95, no hidden limit of length).
@@ -120,3 +111,12 @@ class Sampling:
 
 GEMMA = Sampling(temperature=1.0, top_p=0.95, top_k=64, min_p=0.0)
 """Google's recommendation for Gemma 3n (its generation_config)."""
+
+
+class _Defaults(SglSamplingParams):
+    """SGLang copies them in depth for each call, which is most of what it does for one; only these two can be changed in place."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Defaults:
+        made = object.__new__(_Defaults)
+        made.__dict__ = self.__dict__ | {"stop": list(self.stop), "stop_token_ids": list(self.stop_token_ids or ())}
+        return made
