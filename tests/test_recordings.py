@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import sys
+import tempfile
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,6 +19,7 @@ from gemma3n_sgl.conversation import Recording
 from gemma3n_sgl.errors import MediaError, TooLarge
 from gemma3n_sgl.media import Clip, Damage, Limits, clips, decode, open_recording, playing_time
 from gemma3n_sgl.media.decoding import BLOCK_SECONDS, BYTES_PER_SECOND, blocks
+from gemma3n_sgl.media.limits import Apart
 from gemma3n_sgl.media.sources import IN_MEMORY
 
 SAID = [(5.0, 6.0), (20.0, 21.5), (41.0, 41.3), (60.0, 62.0)]
@@ -235,9 +240,28 @@ def test_a_large_open_file_goes_to_disk_and_is_gone_with_the_recording() -> None
     assert isinstance(path, Path) and path.stat().st_size == len(data)
     assert recording.name == "upload"
     assert len(list(clips(recording))) == len(SAID)
+    assert len(list(clips(replace(recording, apart=Apart())))) == len(SAID)
     del recording
     gc.collect()
     assert not path.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file without a name has a path on Linux alone")
+def test_a_large_upload_has_no_name_that_a_killed_process_could_leave_and_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    data = encoded(talk(300), "pcm_s16le", "wav", 16_000)
+    with tempfile.SpooledTemporaryFile(max_size=2**20) as upload:  # what Starlette puts an upload in
+        upload.write(data)
+        upload.seek(0)
+        recording, copied = open_recording(upload), open_recording(io.BytesIO(data))
+        assert _inode(recording) == os.fstat(upload.fileno()).st_ino != _inode(copied)
+    assert list(tmp_path.iterdir()) == []
+    assert [len(list(clips(each))) for each in (recording, copied)] == [len(SAID)] * 2
+
+
+def _inode(recording: Recording) -> int:
+    assert isinstance(recording.source, Path)
+    return recording.source.stat().st_ino
 
 
 def test_a_small_open_file_stays_in_memory() -> None:

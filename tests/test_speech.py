@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import sys
 import tempfile
 import wave
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import openai
@@ -105,10 +107,28 @@ def test_a_client_that_leaves_frees_the_engine(served: Served, scripted: Scripte
     until(lambda: scripted.open == 0)
 
 
+def open_in(folder: Path) -> list[str]:
+    """Files that are open here and stand in a folder, with a name or without."""
+    fds = Path("/proc/self/fd") if sys.platform == "linux" else folder
+    found = []
+    for fd in fds.iterdir():
+        with suppress(OSError):  # the one by which the folder is read
+            found.append(os.path.realpath(fd))
+    return [path for path in found if path.startswith(str(folder))]
+
+
 @pytest.mark.parametrize("way", ["heard", "failed", "left"])
 def test_of_a_file_nothing_is_left_on_disk(served: Served, scripted: ScriptedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str):
     monkeypatch.setattr(sources, "IN_MEMORY", 1000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept: list[str] = []
+
+    def spooled(file: BinaryIO) -> tuple[bytes | Path, object]:
+        made = sources.spooled(file)
+        kept.extend(open_in(tmp_path))
+        return made
+
+    monkeypatch.setattr("gemma3n_sgl.media.audio.spooled", spooled)
     gc.disable()  # it may be long until it comes round
     try:
         scripted.script = Reply("a b c d " * 10, delay=0.2 if way == "left" else 0, fault=Die() if way == "failed" else None)
@@ -116,18 +136,20 @@ def test_of_a_file_nothing_is_left_on_disk(served: Served, scripted: ScriptedEng
         with suppress(httpx.ReadTimeout):
             served.http.post("/v1/audio/transcriptions", **asked)
         assert scripted.requests, "it was being heard"
-        until(lambda: not list(tmp_path.iterdir()), 5)
+        assert kept, "it was on disk"
+        until(lambda: not open_in(tmp_path), 5)
     finally:
         gc.enable()
 
 
-@pytest.mark.parametrize("which", ["TemporaryFile", "NamedTemporaryFile"])
-def test_a_full_disk_is_the_servers_state_and_no_bug(served: Served, monkeypatch: pytest.MonkeyPatch, which: str):
+@pytest.mark.parametrize("in_memory", [1000, 10**6])
+def test_a_full_disk_is_the_servers_state_and_no_bug(served: Served, monkeypatch: pytest.MonkeyPatch, in_memory: int):
     """While the file comes, and where what came is kept."""
-    monkeypatch.setattr(MultiPartParser, "spool_max_size", 1000)
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", in_memory)
     monkeypatch.setattr(sources, "IN_MEMORY", 1000)
     with monkeypatch.context() as full:
-        full.setattr(tempfile, which, lambda **_: io.FileIO("/dev/full", "w+"))
+        for which in ("TemporaryFile", "NamedTemporaryFile"):
+            full.setattr(tempfile, which, lambda **_: io.FileIO("/dev/full", "w+"))
         told = post(served)
     error = told.json()["error"]
     assert (told.status_code, error["code"], told.headers["retry-after"]) == (503, "server_full", "5") and "no room" in error["message"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gemma3n_sgl.errors import MediaError
 from gemma3n_sgl.media.limits import MEGA, Limits
@@ -44,12 +45,27 @@ def content(source: Source, limits: Limits) -> bytes:
 
 
 def spooled(file: BinaryIO) -> tuple[bytes | Path, object]:
-    """What is left in an open file: its bytes, or, if they are many, the path of a temporary file and what keeps that on disk."""
+    """What is left in an open file: its bytes, or, if they are many, a path to them and what keeps them on disk.
+
+    Where the system can (Linux), they stay in a file without a name, which is gone however this process ends; one that has none is not copied.
+    """
     data = file.read(IN_MEMORY + 1)
     if len(data) <= IN_MEMORY:
         return data, None
-    kept = tempfile.NamedTemporaryFile(prefix="gemma3n-")  # noqa: SIM115 - it is closed, and the file gone, when nobody has it any more
-    kept.write(data)
-    shutil.copyfileobj(file, kept)
-    kept.flush()
-    return Path(kept.name), kept
+    nameless = Path(f"/proc/{os.getpid()}/fd").is_dir()
+    if nameless and _has_no_name(file) and file.tell() == len(data):
+        kept: Any = os.fdopen(os.dup(file.fileno()), "rb")
+    else:
+        kept = tempfile.TemporaryFile() if nameless else tempfile.NamedTemporaryFile(prefix="gemma3n-")  # noqa: SIM115 - closed when nobody has it any more
+        kept.write(data)
+        shutil.copyfileobj(file, kept)
+        kept.flush()
+    return Path(f"/proc/{os.getpid()}/fd/{kept.fileno()}" if nameless else kept.name), kept
+
+
+def _has_no_name(file: BinaryIO) -> bool:
+    """Whether it is on disk, and nobody else can write into it."""
+    try:
+        return os.fstat(file.fileno()).st_nlink == 0
+    except OSError:
+        return False

@@ -96,7 +96,7 @@ def disk(found: Settings) -> Finding:
     """Room for the largest upload, which goes to disk while it is heard."""
     free = shutil.disk_usage(tempfile.gettempdir()).free / 2**20
     text = f"{free / 1024:.1f} GB free for uploads of up to {found.max_upload_mb / 1024:g} GB"
-    if free < 2 * found.max_upload_mb:
+    if free < found.max_upload_mb:
         return warning("disk", text, "Make room, set TMPDIR to another disk, or lower GEMMA3N_MAX_UPLOAD_MB.")
     return fine("disk", text)
 
