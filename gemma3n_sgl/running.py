@@ -7,8 +7,8 @@ body or of a fork is raised here. Leaving `stream` early, or cancelling `run`, c
 from __future__ import annotations
 
 import asyncio
+import secrets
 import traceback
-import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -294,7 +294,7 @@ class _Run(Observer):
         self._seconds = max(self._seconds, seconds)
 
     def call(self, tool: str) -> None:
-        call = Call(len(self._called), f"call_{uuid.uuid4().hex[:24]}", tool)
+        call = Call(len(self._called), f"call_{secrets.token_hex(12)}", tool)
         self._called.append((call, []))
         self._tell(call)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.datastructures import UploadFile
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gemma3n_sgl import running
@@ -81,7 +82,7 @@ class Shell:
         program, options = self.registry.choose(asked.model, conversation, effort=asked.effort, tools=tools, also=also)
         arguments = program.bind(conversation, options | asked.options_for(frozenset(program.options.model_fields)))
         seen().asks(program.name, conversation)
-        sampling = replace(sampling, prefix=prefix)
+        sampling = replace(sampling, prefix=prefix) if prefix else sampling
         return [self._run(program, arguments, sampling.another(i)) for i in range(count)]
 
     async def hearing(self, asked: SpeechRequest, file: UploadFile, task: str) -> list[Run]:
@@ -153,8 +154,8 @@ class Shell:
                 await self._make(runs, whole)
                 give_back(scope)
                 answer = whole.answer
-                response = Response(answer, media_type=media_type) if isinstance(answer, str) else JSONResponse(answer)
-                await response(scope, receive, send)
+                body = answer if isinstance(answer, str) else to_json(answer)
+                await Response(body, media_type=media_type or "application/json")(scope, receive, send)
             sight.whole = True
 
         return Exchange(work, self.closing)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +20,7 @@ class Responding:
 
     def __init__(self, asked: ResponsesRequest) -> None:
         self._asked = asked
-        self._id = f"resp_{uuid.uuid4().hex}"
+        self._id = f"resp_{secrets.token_hex(16)}"
         self._created = int(time.time())
         self._sequence = -1
         self._output: list[Item] = []
@@ -174,7 +174,7 @@ def _output_text() -> dict[str, Any]:
 
 
 def _new(kind: str) -> str:
-    return f"{kind}_{uuid.uuid4().hex}"
+    return f"{kind}_{secrets.token_hex(16)}"
 
 
 def _usage(used: Usage) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
@@ -22,7 +22,7 @@ class Head:
     """What all chunks of an answer have in common."""
 
     def __init__(self, kind: str, model: str) -> None:
-        self.fields: dict[str, Any] = {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self.fields: dict[str, Any] = {"id": f"{kind}-{secrets.token_hex(16)}", "created": int(time.time()), "model": model}
 
 
 class Completion:

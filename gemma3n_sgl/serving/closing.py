@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gemma3n_sgl.errors import ShuttingDown
 
@@ -14,7 +15,7 @@ class Closing:
 
     def __init__(self) -> None:
         self.begun = self.over = False
-        self._open: set[asyncio.Future[None]] = set()
+        self._open: set[asyncio.Task[Any]] = set()
 
     def begin(self) -> None:
         self.begun = True
@@ -25,10 +26,14 @@ class Closing:
         for work in self._open:
             work.cancel()
 
-    def watch(self, work: asyncio.Future[None]) -> None:
-        """Have `work` ended, if it is still under way at the end."""
+    @contextmanager
+    def watching(self, work: asyncio.Task[Any]) -> Iterator[None]:
+        """Have `work` ended, if it is still within this at the end."""
         self._open.add(work)
-        work.add_done_callback(self._open.discard)
+        try:
+            yield
+        finally:
+            self._open.discard(work)
 
     @contextmanager
     def telling(self) -> Iterator[None]:

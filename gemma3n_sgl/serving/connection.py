@@ -75,6 +75,30 @@ class Line:
         self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
+class _Together:
+    """The transport of an answer whose head waits for the first of its body: one packet and one system call instead of two."""
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle, self._transport, self._head = cycle, cycle.transport, b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            self._cycle.transport = self._transport
+            self._transport.write(self._head + data)
+        elif self._cycle.response_started:
+            self._head = data
+        else:
+            self._transport.write(data)  # "100 Continue"
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._transport.close()
+
+
 class Connection(HttpToolsProtocol):
     """Uvicorn's, which waits for ever for a request's head, reads it however long it is, and waits for ever for a client that does not read.
 
@@ -130,6 +154,8 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head_size = False, 0
         self._has_come()
         super().on_headers_complete()
+        if self.scope["method"] == "POST":  # for HEAD no body is written
+            self.cycle.transport = cast(asyncio.Transport, _Together(self.cycle))
         line = cast(dict[str, Any], self.scope)[LINE] = Line(self.cycle)
         self._lines.append(line)
 

@@ -75,21 +75,28 @@ class Exchange(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.ensure_future(self._work(scope, receive, send))
+        task, working = asyncio.current_task(), True
+        assert task is not None
         line = scope.get(LINE)
         gone = line.left() if isinstance(line, Line) else asyncio.ensure_future(_gone(receive))
-        self._closing.watch(work)
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.cancelled() and self._closing.over:
-                await gone  # nothing can be told to one who does not read: the connection is cut next
-            elif work.done():
-                with suppress(ClientDisconnect, OSError):
-                    work.result()
-        finally:
-            for task in (work, gone):
+
+        def leave(gone: asyncio.Future[None]) -> None:
+            if working:
                 task.cancel()
-            await asyncio.wait({work, gone})
+
+        gone.add_done_callback(leave)
+        try:
+            with self._closing.watching(task), suppress(ClientDisconnect, OSError):
+                await self._work(scope, receive, send)
+        except (Exception, asyncio.CancelledError) as error:
+            if not gone.done():
+                if not (self._closing.over and isinstance(error, asyncio.CancelledError)):
+                    raise
+                await gone  # nothing can be told to one who does not read: the connection is cut next
+            task.uncancel()
+        finally:
+            working = False
+            gone.cancel()
 
 
 async def _gone(receive: Receive) -> None:

@@ -24,7 +24,7 @@ class Origins:
     """
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...], *, guarded: bool) -> None:
-        self._guarded = guarded
+        self._app, self._guarded = app, guarded
         self._cors = CORSMiddleware(
             app,
             allow_origins=[origin for origin in origins if origin != "local"],
@@ -36,10 +36,12 @@ class Origins:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._guarded:
-            origin = Headers(scope=scope).get("origin")
-            if origin is not None and not self._cors.is_allowed_origin(origin):
-                error = Forbidden(f"Pages of {origin} may not call this server. Whoever runs it allows them with GEMMA3N_CORS_ORIGINS.")
-                await refuse(error, scope, receive, send)
-                return
+        origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
+        if origin is None and scope.get("method") == "POST":
+            await self._app(scope, receive, send)  # no page asks, and no cache keeps the answer for one
+            return
+        if origin is not None and not self._guarded and not self._cors.is_allowed_origin(origin):
+            error = Forbidden(f"Pages of {origin} may not call this server. Whoever runs it allows them with GEMMA3N_CORS_ORIGINS.")
+            await refuse(error, scope, receive, send)
+            return
         await self._cors(scope, receive, send)

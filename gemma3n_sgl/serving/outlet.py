@@ -147,14 +147,15 @@ class Stream(Outlet):
         self._busy = True
         try:
             self._sees(event)
-            if not self.begun:
+            if head := not self.begun:
                 self._unsent = self._writer.begin(self._count)
                 await self._send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
                 self.begun = True
             self._unsent += self._writer.piece(index, event)
-            while self._unsent or self._piled:
-                if self._unsent:
+            while self._unsent or self._piled or head:
+                if self._unsent or head:  # the head goes with the first of the body, be that empty
                     await self._straight({"type": "http.response.body", "body": self._unsent, "more_body": True})
+                    head = False
                 piled, self._piled = self._piled, []
                 self._unsent = b"".join([self._writer.piece(*each) for each in piled])
         finally:
