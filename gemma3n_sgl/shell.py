@@ -132,8 +132,7 @@ class Shell:
                     runs = await begin()
                     del begin  # with all that the request holds: its answer may take long
                     if isinstance(lease := scope.get(LEASE), Lease):
-                        with sight.waits():
-                            await lease.widen(len(runs))
+                        await lease.widen(len(runs))
             except RequestError as error:
                 error.param = writer.field(error.param) if error.param else None
                 raise

@@ -32,7 +32,8 @@ class Lease:
             return
         self.leave()
         if (admitted := self._admission.admit(self._who, runs)) is not None:
-            await self._admitted(runs, admitted)
+            with seen().waits():
+                await self._admitted(runs, admitted)
         self._runs = runs
 
     async def _admitted(self, runs: int, admitted: asyncio.Future[None]) -> None:
@@ -43,9 +44,9 @@ class Lease:
         """Come in, with what the client goes on to send; None where it leaves while it waits. What it sends is read no further than it must be."""
         if (admitted := self._admission.admit(self._who)) is not None:
             waiting = _Waiting(client)
-            if not await waiting.until(asyncio.ensure_future(self._admitted(1, admitted))):
-                return None
-            return waiting.receive
+            with seen().waits():
+                stayed = await waiting.until(asyncio.ensure_future(self._admitted(1, admitted)))
+            return waiting.receive if stayed else None
         self._runs = 1
         return client
 
@@ -91,8 +92,7 @@ class Doors:
         seen().client = who = scope.get(WHO) or address_of(scope.get("client"))
         lease = Lease(self._admission, who)
         try:
-            with seen().waits():
-                request = await lease.enter(receive)
+            request = await lease.enter(receive)
             if request is not None:
                 await self._pace.begin()
                 scope[LEASE] = lease

@@ -200,7 +200,7 @@ class Watch:
         metrics.whole[seen.route,].observe(seen.seconds)
         if seen.outcome == "client_gone":
             metrics.gone.inc()
-        if seen.queue_seconds:
+        if seen.client:
             metrics.queued.observe(seen.queue_seconds)
         if seen.first_seconds is not None:
             metrics.first[seen.program,].observe(seen.first_seconds)
