@@ -212,6 +212,14 @@ def test_who_asks_before_sending_a_body_is_told_to_go_on_or_why_not(served: Serv
         assert heard(client)[0] == 413, "refused by its length, before it is sent"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_head_of_an_answer_and_the_first_of_its_body_come_in_one_packet(served: Served, streamed: bool):
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.settimeout(5)
+        client.sendall(request(BODY.replace(b"{", b'{"stream": true, ' if streamed else b"{", 1)))
+        assert client.recv(65536).partition(b"\r\n\r\n")[2]
+
+
 # What tells clients whose answer it is, how long it took, and whether to try again
 
 
