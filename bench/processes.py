@@ -38,13 +38,13 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) ->
 
 @contextmanager
 def running(
-    command: Sequence[str], ready: str, environ: dict[str, str] | None = None, *, quiet: bool = False
+    command: Sequence[str], ready: str, environ: dict[str, str] | None = None, *, quiet: bool = False, seconds: float = 60
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that answers at `ready`, and its children, until the block ends. What it writes is dropped, but for errors; these too if `quiet`."""
+    """A process that answers at `ready` within `seconds`, until the block ends. What it writes is dropped, but for errors; these too if `quiet`."""
     stderr = subprocess.DEVNULL if quiet else None
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=os.environ | (environ or {}))
     try:
-        wait_for(ready, process)
+        wait_for(ready, process, seconds)
         yield process
     finally:
         process.terminate()
