@@ -79,7 +79,7 @@ bench-peers: .venv/.dev  ## ours beside sglang-router, Hayhooks, LiteLLM and SGL
 	@$(BIN)/python bench/peers.py --write
 
 demo-model: engine  ## train a small model anew: two cores, some two hours, and espeak-ng (apt-get install espeak-ng fonts-dejavu fonts-liberation fonts-freefont-ttf)
-	@PYTHONPATH=tools:gemma3n_sgl/engine/cpu $(ENGINE_BIN)/python -m demo_model
+	@PYTHONPATH=tools:gemma3n_sgl/engine/cpu $(ENGINE_BIN)/python -m demo_model $(FLAGS)
 
 image-check: .venv/.dev  ## lint, build and run the image for real, and ask it something (Docker, or buildah as root)
 	@tools/image_check.sh

@@ -4,8 +4,8 @@ It needs espeak-ng (Debian: `apt-get install espeak-ng`) and the fonts of fonts-
 some four core hours: two of two cores that do nothing else. What it works on stays in FOLDER (build/demo-model, 7 GB), and a stage whose result is
 there is not run again.
 
-The model that ships came from these stages, the last of them taken up several times (its card tells); what comes out here is better only where
-`evaluate` and the tests say so.
+The model that ships came from these stages, the last of them taken up several times, at last by `--further`, which goes on from it in an hour (its
+card tells); what comes out here is better only where `evaluate` and the tests say so.
 """
 
 from __future__ import annotations
@@ -29,20 +29,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="build/demo-model, or with --quick build/demo-model-quick")
     parser.add_argument("--quick", action="store_true", help="a handful of steps of each stage, to see that all of it works; nothing is shipped")
+    parser.add_argument("--further", action="store_true", help="teach the model that ships what the talks have more than when it was made: the last stage alone")
     wanted = parser.parse_args()
     if shutil.which("espeak-ng") is None:
         sys.exit("espeak-ng is not installed: apt-get install espeak-ng fonts-dejavu fonts-liberation fonts-freefont-ttf")
     folder = wanted.folder or ROOT / "build" / ("demo-model-quick" if wanted.quick else "demo-model")
-    make(folder.absolute(), quick=wanted.quick)
+    make(folder.absolute(), quick=wanted.quick, further=wanted.further)
 
 
-def make(folder: Path, *, quick: bool) -> None:
-    """All stages, those of eyes and ears side by side."""
-    data, runs = folder / "data", folder / "runs"
+def make(folder: Path, *, quick: bool, further: bool = False) -> None:
+    """All stages, those of eyes and ears side by side; `further` takes eyes, ears and what has been learnt to say from the model that ships."""
+    data, runs = folder / "data", folder / ("runs-further" if further else "runs")
     runs.mkdir(parents=True, exist_ok=True)
     if not (data / "seen-train.pkl").exists():
         few = ["--pictures", "300", "--clips", "300", "--held-out", "60"] if quick else []
         _finish(_begin("render", str(data), *few))
+    if further and not (runs / "senses").exists():
+        _finish(_begin("export", str(runs), str(SHIPPED), "--back"))
+        (runs / "senses").touch()
     if not (runs / "senses").exists():
         hear = _begin("towers", "hear", *_of(data, runs, 3300, 3250, quick))
         _finish(_begin("towers", "see", *_of(data, runs, 3400, 2250, quick)))
@@ -50,7 +54,8 @@ def make(folder: Path, *, quick: bool) -> None:
         _finish(hear)
         (runs / "senses").touch()
     if not (runs / "talked").exists():
-        _finish(_begin("speaking", str(data), str(runs), "--steps", "4" if quick else "6000"))
+        how = ["--again", "--rate", "1e-3", "--steps", "4" if quick else "2000"] if further else ["--steps", "4" if quick else "6000"]
+        _finish(_begin("speaking", str(data), str(runs), *how))
         (runs / "talked").touch()
     if not quick:
         _finish(_begin("export", str(runs), str(SHIPPED)))

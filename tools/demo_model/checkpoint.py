@@ -142,7 +142,7 @@ def write(model: Model, words: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("chat_template.jinja", "preprocessor_config.json", "processor_config.json", "special_tokens_map.json",
                  "tokenizer_config.json", "generation_config.json"):  # fmt: skip
-        if folder != SHIPPED:
+        if folder.resolve() != SHIPPED:
             shutil.copy(SHIPPED / name, folder / name)
     words.save(str(folder / "tokenizer.json"))
     made = config()

@@ -28,6 +28,9 @@ from demo_model.turns import Clip, Picture, Turn, World
 
 CHECK_EVERY = 250
 
+HALVES = torch.cpu.get_capabilities().get("avx512_bf16", False)
+"""Whether this processor multiplies bfloat16 itself: it learns a third faster then, where another takes four times as long."""
+
 
 class Sight:
     """Which places of pictures and clips a talk gets, and the sets they come from."""
@@ -180,11 +183,11 @@ def _learn(course: Course, model: Model, words: Words, sight: Sight, soft: Soft,
     pace = Steps(model.parameters(), course.rate, course.steps, course.minutes)
     while pace.share < 1:
         if not waiting:
-            whole = pace.share > 0.3 and rng.random() < 0.5
+            whole = pace.share > 0.3 and rng.random() < 0.3
             waiting = batches(sight, words, rng, whole)
         rows = waiting.pop()
         made = soft(rows)
-        with torch.autocast("cpu", torch.bfloat16):  # a third faster
+        with torch.autocast("cpu", torch.bfloat16, enabled=HALVES):
             loss = mind.mean_loss(*mind.scores(model, Batch.of(rows), made))
         pace.take(loss)
         checkpoint.agree(model)
