@@ -328,3 +328,15 @@ def test_a_conversation_of_strangers_pictures_runs_a_program_with_them(house):
 async def many(served: Served, files: list[bytes]) -> list[int]:
     answers = await asyncio.gather(*(asyncio.to_thread(served.ask, [picture(data)]) for data in files))
     return [answer.status_code for answer in answers]
+
+
+def test_decoders_that_take_long_to_be_loaded_take_nothing_of_a_files_own_time():
+    code = """
+        from pathlib import Path
+        from gemma3n_sgl.media import Limits, apart, open_image
+        from gemma3n_sgl.media.limits import Apart
+        apart._LATER, apart._BOOT = 0.0, "import time; time.sleep(2)\\n" + apart._BOOT
+        print(open_image(Path(sys.argv[1]) / "red-circle.png", limits=Limits(apart=Apart(seconds=1))).width)
+    """
+    line = [sys.executable, "-c", "import sys\n" + textwrap.dedent(code), str(MEDIA)]
+    assert int(subprocess.run(line, capture_output=True, text=True, check=True).stdout) > 0

@@ -124,7 +124,7 @@ def test_many_clients_that_leave_at_once_free_the_engine(scripted, house, count)
         assert house.ask("Is all well?").json()["choices"][0]["message"]["content"] == "All is well."
         return taken
 
-    within(0.5, leave)
+    within(0.5 + count / 500, leave)
 
 
 def test_a_client_that_leaves_while_its_picture_is_fetched_ends_the_fetching(scripted):

@@ -41,6 +41,9 @@ _LONGEST_ANSWER = 2**27
 _LATER = 5.0
 """Seconds after its own timer when a process is given up that does not even end."""
 
+_START = 60.0
+"""Seconds that loading the decoders may take, on a disk that is slow: a file's own time begins after that."""
+
 _MOMENT = 0.05
 
 log = logging.getLogger("gemma3n")
@@ -142,6 +145,13 @@ class _Nursery:
         env = {name: os.environ[name] for name in _HANDED_DOWN if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
         with theirs:
             self._process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True)
+        self._control.settimeout(_START)
+        with suppress(OSError):
+            if self._control.recv(1):
+                self._control.settimeout(None)
+                return
+        self._end()
+        raise RuntimeError(f"the process that forks decoders has ended, or taken {_START:g} s to begin")
 
     def _end(self) -> None:
         """Let the processes go: each ends as its socket does."""

@@ -29,10 +29,11 @@ _PACKETS = 256
 
 
 def nursery(control: int) -> None:
-    """For each socket that comes over the socket `control`, fork a process that serves it; until the server is gone."""
+    """For each socket that comes over the socket `control`, fork a process that serves it; until the server is gone. A byte says that it begins."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     gc.freeze()
     with socket.socket(fileno=control) as asked:
+        asked.send(b".")
         while True:
             message, sockets, _, _ = socket.recv_fds(asked, 1, 1)
             if not message:

@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="build/demo-model, or with --quick build/demo-model-quick")
     parser.add_argument("--quick", action="store_true", help="a handful of steps of each stage, to see that all of it works; nothing is shipped")
-    parser.add_argument("--further", action="store_true", help="teach the model that ships what the talks have more than when it was made: the last stage alone")
+    parser.add_argument("--further", action="store_true", help="the last stage alone, from the model that ships: what the talks have new")
     wanted = parser.parse_args()
     if shutil.which("espeak-ng") is None:
         sys.exit("espeak-ng is not installed: apt-get install espeak-ng fonts-dejavu fonts-liberation fonts-freefont-ttf")
