@@ -27,6 +27,8 @@ from demo_model.training import Averages, Steps, audio_tokens, image_tokens, log
 from demo_model.turns import Clip, Picture, Turn, World
 
 CHECK_EVERY = 250
+MEL, LONGEST = 128, 2950
+"""Bands of a mel frame; frames of the longest clip."""
 
 HALVES = torch.cpu.get_capabilities().get("avx512_bf16", False)
 """Whether this processor multiplies bfloat16 itself: it learns a third faster then, where another takes four times as long."""
@@ -84,9 +86,16 @@ class Soft(Protocol):
 
 
 class Kept:
-    """Soft tokens of towers that stay as they are, computed once for all pictures and clips, and kept in `file`."""
+    """Soft tokens of towers that stay as they are, computed once for all pictures and clips, and kept in `file`.
 
-    def __init__(self, model: Model, sight: Sight, file: Path) -> None:
+    A share of the clips, `filled`, are followed by more silence than their own, as the project fills them up beside a longer one.
+    """
+
+    def __init__(self, model: Model, sight: Sight, file: Path, *, filled: float = 0.0) -> None:
+        self._frames, self._filled, self._rng = sight.clips.frames, filled, random.Random(7)
+        with torch.no_grad():
+            silence = followed_by_silence(torch.zeros(0, MEL), sent(LONGEST))
+            self._silence = audio_tokens(model, *stacked([silence]))[0][0].half()
         if file.exists():
             self._pictures, self._clips = torch.load(file, mmap=True)
             return
@@ -104,7 +113,13 @@ class Kept:
     def _part(self, part: Picture | Clip, places: list[int]) -> torch.Tensor:
         if isinstance(part, Picture):
             return self._pictures[part.index, places]
-        return self._clips[part.index, places]
+        soft, own = self._clips[part.index, places], tokens_of(sent(self._frames[part.index]))
+        if self._rng.random() >= self._filled:
+            return soft
+        until = self._rng.randint(own, len(self._silence))
+        added = [i for i, place in enumerate(places) if own <= place < until]
+        soft[added] = self._silence[[places[i] for i in added]]
+        return soft
 
 
 def _see(model: Model, sight: Sight, found: torch.Tensor) -> None:
@@ -169,7 +184,7 @@ def train(course: Course, *, again: bool) -> None:
     loaded(model, course.runs, "see", "model.vision_tower.", "model.embed_vision.")
     loaded(model, course.runs, "hear", "model.audio_tower.", "model.embed_audio.")
     sight, held = Sight(course.data, "train", 8000, 14000), Sight(course.data, "test", 300, 300)
-    soft, soft_held = Kept(model, sight, course.runs / "kept.pt"), Kept(model, held, course.runs / "kept-held-out.pt")
+    soft, soft_held = Kept(model, sight, course.runs / "kept.pt", filled=0.4), Kept(model, held, course.runs / "kept-held-out.pt")
     for name, weight in model.named_parameters():
         weight.requires_grad_("language_model" in name)
     checkpoint.agree(model)

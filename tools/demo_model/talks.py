@@ -15,7 +15,7 @@ KINDS: dict[str, tuple[Maker, int]] = {
     "pictures": (everyday.several_pictures, 12),
     "clip": (everyday.one_clip, 26),
     "digits": (everyday.about_digits, 4),
-    "clips": (everyday.two_clips, 9),
+    "clips": (everyday.two_clips, 14),
     "both": (everyday.picture_and_clip, 10),
     "another": (everyday.one_after_another, 24),
     "repeat": (everyday.repeated, 14),
