@@ -4,8 +4,8 @@ It needs espeak-ng (Debian: `apt-get install espeak-ng`) and the fonts of fonts-
 some four core hours: two of two cores that do nothing else. What it works on stays in FOLDER (build/demo-model, 7 GB), and a stage whose result is
 there is not run again.
 
-The model that ships came from these stages, the last of them taken up several times, at last by `--further`, which goes on from it in an hour (its
-card tells); what comes out here is better only where `evaluate` and the tests say so.
+The model that ships came from these stages, the last of them taken up several times (its card tells); `--further` takes it up once more, in an
+hour. What comes out here is better only where `evaluate` and the tests say so, LangChain's agents among them.
 """
 
 from __future__ import annotations
