@@ -81,7 +81,7 @@ class Exchange(Response):
         gone = line.left() if isinstance(line, Line) else asyncio.ensure_future(_gone(receive))
 
         def leave(gone: asyncio.Future[None]) -> None:
-            if working:
+            if working:  # told of it a turn of the loop later: what comes after the answer is not to be cancelled
                 task.cancel()
 
         gone.add_done_callback(leave)
