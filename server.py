@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gemma3n_sgl.bridge import in_pool
 from gemma3n_sgl.client import endpoint_of
@@ -86,11 +86,11 @@ def create_app(
 
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-            Route("/v1/completions", completions, methods=["POST"]),
-            Route("/v1/responses", responses, methods=["POST"]),
-            Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
-            Route("/v1/audio/translations", translations, methods=["POST"]),
+            Route("/v1/chat/completions", Endpoint(chat_completions), methods=["POST"]),
+            Route("/v1/completions", Endpoint(completions), methods=["POST"]),
+            Route("/v1/responses", Endpoint(responses), methods=["POST"]),
+            Route("/v1/audio/transcriptions", Endpoint(transcriptions), methods=["POST"]),
+            Route("/v1/audio/translations", Endpoint(translations), methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{model:path}", show_model),
             Route("/health", health),
@@ -116,6 +116,18 @@ def guarded(app: ASGIApp, shell: Shell) -> ASGIApp:
     elif is_loopback(settings.host):
         behind = Hosts(behind, settings.hosts)
     return Gate(Origins(behind, settings.cors_origins, guarded=ring.is_set), shell.closing)
+
+
+class Endpoint:
+    """A route's function as an application of its own. Starlette makes one, too, and has it look after errors once more, which the application does
+    for all routes."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 async def chat_completions(request: Request) -> Response:
@@ -172,7 +184,7 @@ async def list_models(request: Request) -> Response:
 async def show_model(request: Request) -> Response:
     shell: Shell = request.app.state.shell
     name = request.path_params["model"]
-    if name == MODEL or (name not in shell.registry.models and name == await shell.engine_name()):
+    if name == MODEL or (name not in shell.registry and name == await shell.engine_name()):
         return JSONResponse(model_object(name, shell.started))
     return JSONResponse(model_object(name, shell.started, shell.registry.named(name)))
 

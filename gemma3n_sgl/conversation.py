@@ -163,7 +163,7 @@ class Conversation:
 
     def only(self, *kinds: type) -> tuple[Part, ...]:
         """All parts of these kinds, over all turns, in order."""
-        return tuple(part for turn in self.turns for part in turn.only(*kinds))
+        return tuple([part for turn in self.turns for part in turn.parts if isinstance(part, kinds)])
 
     def asking(self, prompt: str) -> Conversation:
         """The same talk, with `prompt` for the text of its last turn; pictures and sound stay."""

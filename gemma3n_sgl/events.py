@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from gemma3n_sgl.shown import shown
+
+COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "image_tokens", "audio_tokens")
+"""What an engine counts in the `meta_info` of a call."""
 
 
 @dataclass
@@ -21,9 +24,9 @@ class Usage:
 
     def add(self, meta: dict[str, Any], *, product: bool) -> None:
         """Count one engine call by its `meta_info`; `product`: it made what the client gets, not a step on the way."""
-        for entry in fields(self):
-            if entry.name != "reasoning_tokens":
-                setattr(self, entry.name, getattr(self, entry.name) + int(meta.get(entry.name) or 0))
+        for name in COUNTS:
+            if count := meta.get(name):
+                setattr(self, name, getattr(self, name) + int(count))
         if not product:
             self.reasoning_tokens += int(meta.get("completion_tokens") or 0)
 

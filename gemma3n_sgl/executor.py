@@ -13,7 +13,18 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sglang.lang.interpreter import ProgramState, StreamExecutor
-from sglang.lang.ir import SglExpr, SglExprList, SglGen, SglSamplingParams, SglSelect, SglSeparateReasoning, SglVarScopeBegin
+from sglang.lang.ir import (
+    SglConstantText,
+    SglExpr,
+    SglExprList,
+    SglGen,
+    SglRoleBegin,
+    SglRoleEnd,
+    SglSamplingParams,
+    SglSelect,
+    SglSeparateReasoning,
+    SglVarScopeBegin,
+)
 
 from gemma3n_sgl.bridge import Interrupted, spawn, wait
 from gemma3n_sgl.calling import SglArguments
@@ -232,7 +243,15 @@ class LoopExecutor(CountingExecutor):
             self.variable_event[expr.name] = Signal()
         elif isinstance(expr, SglExprList):
             for part in expr.expr_list:
-                self._init_var_event(part)
+                if type(part) not in _NAMELESS:
+                    self._init_var_event(part)
+
+    def _execute(self, other: SglExpr | str) -> None:
+        """SGLang asks of each expression whether it is this, or that, or the next; of those every prompt is made of, its type tells."""
+        if do := _BY_TYPE.get(type(other)):
+            do(self, other)
+        else:
+            super()._execute(other)
 
     # Forks
 
@@ -277,7 +296,7 @@ class LoopExecutor(CountingExecutor):
     def _execute_fill(self, value: Any, prefix: bool = False) -> None:
         text = str(value)
         self.observer.grow(len(text))
-        super()._execute_fill(text, prefix)
+        self.text_ += text  # SGLang's own also looks for what a chat API was made to say ahead of its time
 
     # Engine calls
 
@@ -372,6 +391,16 @@ class LoopExecutor(CountingExecutor):
 
     def count(self, name: str | None, meta: dict[str, Any]) -> None:
         self.observer.count(meta, product=name == ANSWER)
+
+
+_BY_TYPE: dict[type, Callable[[LoopExecutor, Any], None]] = {
+    SglConstantText: lambda executor, text: executor._execute_fill(text.value),
+    SglRoleBegin: lambda executor, role: executor._execute_role_begin(role),
+    SglRoleEnd: lambda executor, role: executor._execute_role_end(role),
+    SglGen: lambda executor, gen: executor._execute_gen(gen),
+}
+_NAMELESS = {SglConstantText, SglRoleBegin, SglRoleEnd}
+"""What makes no variable."""
 
 
 def _bare(error: Exception) -> Exception:

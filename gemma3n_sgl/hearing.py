@@ -80,6 +80,8 @@ def hear(
 
 def written(s: ProgramState, conversation: Conversation) -> Conversation:
     """The talk with every recording that is too long for a prompt replaced by what is said in it; clips stay sound."""
+    if not conversation.only(Recording):
+        return conversation
     count = 0
 
     def put(part: Part) -> Part:

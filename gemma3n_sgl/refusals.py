@@ -7,12 +7,12 @@ from typing import Any
 from pydantic_core import from_json
 
 from gemma3n_sgl.errors import ContextLengthExceeded, EngineError, EngineUnavailable, Gemma3nError, InvalidValue, Overloaded
+from gemma3n_sgl.events import COUNTS
 
 BROKEN_OFF = "The engine broke off in the middle of the answer. Try again."
 NONSENSE = "The engine answered something that is no answer. Try again; if it goes on, look at the engine's log."
 KEY_REFUSED = "The engine refuses our key. Set GEMMA3N_RUNTIME_API_KEY to the key it was started with."
 _TOO_LONG = ("longer than the model's context length", "maximum context length", "exceeds the maximum allowed length")
-_COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "image_tokens", "audio_tokens")
 
 
 def parsed(data: bytes, expected: Any = dict) -> Any:
@@ -53,8 +53,9 @@ def check_finish(meta: dict[str, Any]) -> None:
     if reason.get("type") == "abort":
         status = reason.get("status_code")
         raise _meant(status if isinstance(status, int) else 500, str(reason.get("message", "")))
-    if not all(isinstance(meta.get(name) or 0, int) for name in _COUNTS):
-        raise EngineError(NONSENSE)
+    for name in COUNTS:
+        if not isinstance(meta.get(name) or 0, int):
+            raise EngineError(NONSENSE)
 
 
 def _meant(status: int, message: str) -> Gemma3nError:

@@ -22,6 +22,8 @@ from gemma3n_sgl.program import Program
 MODEL = "gemma-3n"
 """The model that chooses the program by what the conversation holds; `gemma-3n:NAME` names one outright."""
 
+_NAMED = f"{MODEL}:"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -58,7 +60,11 @@ class Registry:
 
     @property
     def models(self) -> list[str]:
-        return [MODEL, *(f"{MODEL}:{name}" for name in self.programs)]
+        return [MODEL, *(f"{_NAMED}{name}" for name in self.programs)]
+
+    def __contains__(self, model: str) -> bool:
+        """Whether it is one of `models`."""
+        return model == MODEL or (model.startswith(_NAMED) and model[len(_NAMED) :] in self.programs)
 
     def choose(
         self,
@@ -85,7 +91,7 @@ class Registry:
 
     def named(self, model: str) -> Program:
         """The program of `gemma-3n:NAME`, or of plain NAME. Raises ModelNotFound."""
-        name = model.removeprefix(f"{MODEL}:")
+        name = model.removeprefix(_NAMED)
         if name not in self.programs:
             raise ModelNotFound(f"The model {model!r} does not exist. Models: {', '.join(self.models)}.", param="model")
         return self.programs[name]

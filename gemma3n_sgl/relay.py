@@ -44,9 +44,10 @@ def relay(
                 tokens.add(events)
             if text:
                 yield text, {}
-        check_finish(cut.meta)
+        meta = cut.meta
+        check_finish(meta)
         stream.release()
-        yield safe.flush(), cut.meta
+        yield safe.flush(), meta
     finally:
         stream.close()
 

@@ -12,7 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sglang.lang.interpreter import ProgramState
@@ -310,7 +310,7 @@ class _Run(Observer):
         return Done(
             self._answer(executor.variables),
             self._finish_reason,
-            replace(self._usage),
+            Usage(**vars(self._usage)),
             dict(executor.variables),
             calls,
             tuple(self._segments),

@@ -65,11 +65,11 @@ class Sampling:
 
     def defaults(self, preferred: Mapping[str, Any]) -> SglSamplingParams:
         """For the calls of a run: the request's own values, else what the engine was told to prefer, else Gemma's."""
-        chosen = {}
-        for name in ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"):
+        given = {}
+        for name, usual in _USUAL.items():
             asked = getattr(self, name)
-            chosen[name] = asked if asked is not None else preferred.get(name, getattr(GEMMA, name))
-        given = {name: value for name, value in chosen.items() if value is not None}
+            if (value := preferred.get(name, usual) if asked is None else asked) is not None:
+                given[name] = value
         return _Defaults(
             max_new_tokens=None, stop=[], stop_token_ids=[], logprob_start_len=None, top_logprobs_num=None, return_text_in_logprobs=None, **given
         )
@@ -111,6 +111,8 @@ class Sampling:
 
 GEMMA = Sampling(temperature=1.0, top_p=0.95, top_k=64, min_p=0.0)
 """Google's recommendation for Gemma 3n (its generation_config)."""
+
+_USUAL = {name: getattr(GEMMA, name) for name in ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty")}
 
 
 class _Defaults(SglSamplingParams):

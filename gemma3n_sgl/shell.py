@@ -73,9 +73,8 @@ class Shell:
         count = asked.n or 1
         if count > self.settings.max_choices:
             raise InvalidValue(f"`n` is at most {self.settings.max_choices} here (GEMMA3N_MAX_CHOICES).", param="n")
-        ours = self.registry.models
-        also = () if asked.model in ours else (await self.engine_name(),)
-        if asked.model not in (*ours, *also):
+        also = () if asked.model in self.registry else (await self.engine_name(),)
+        if also and asked.model not in also:
             self.registry.named(asked.model)
         messages, prefix = asked.open_end()
         conversation = await self.reader.read(messages, seen().client)
@@ -88,7 +87,7 @@ class Shell:
     async def hearing(self, asked: SpeechRequest, file: UploadFile, task: str) -> list[Run]:
         """The run of the program that transcribes or translates an uploaded file."""
         model = seen().model = asked.model
-        if model in (MODEL, *WHISPERS) or (model not in self.registry.models and model == await self.engine_name()):
+        if model in (MODEL, *WHISPERS) or (model not in self.registry and model == await self.engine_name()):
             model = HEARERS[task]
         program = self.registry.named(model)
         limits = Limits.of(self.settings, sound_setting="max_upload_seconds")

@@ -24,14 +24,17 @@ def check_amounts(asked: ChatRequest, settings: Settings) -> None:
     contents = [message.content for message in asked.messages]
     _most("messages", sum(len(content) for content in contents if isinstance(content, list)), "parts", settings, "max_parts")
     _most("messages", sum(map(_characters, asked.messages)), "characters of text", settings, "max_text")
-    stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-    _most("stop", len(stops), "stop strings", settings, "max_stops")
-    _most("stop", max(map(len, stops), default=0), "characters in a stop string", settings, "max_stop_length")
+    if asked.stop:
+        stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop
+        _most("stop", len(stops), "stop strings", settings, "max_stops")
+        _most("stop", max(map(len, stops)), "characters in a stop string", settings, "max_stop_length")
     for name, options in (("program_options", asked.program_options), ("metadata", asked.metadata)):
-        _most(name, len(options or ()), "options", settings, "max_options")
-    _most("tools", len(asked.tools or ()), "tools", settings, "max_tools")
-    for i, tool in enumerate(asked.tools or ()):
-        _check_schema(tool.function.parameters, f"tools[{i}].function.parameters", settings)
+        if options:
+            _most(name, len(options), "options", settings, "max_options")
+    if asked.tools:
+        _most("tools", len(asked.tools), "tools", settings, "max_tools")
+        for i, tool in enumerate(asked.tools):
+            _check_schema(tool.function.parameters, f"tools[{i}].function.parameters", settings)
     if asked.response_format and asked.response_format.json_schema:
         _check_schema(asked.response_format.json_schema.schema_, "response_format.json_schema.schema", settings)
 

@@ -113,6 +113,10 @@ class ResponseFormat(BaseModel):
         return json_schema(self.json_schema.schema_, tokens=tokens, param="response_format.json_schema.schema").params()
 
 
+_FREE = (None, ResponseFormat(type="text"))
+"""What holds an answer to nothing."""
+
+
 class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -209,7 +213,7 @@ class ChatRequest(BaseModel):
     def form(self, tokens: int | None) -> dict[str, str]:
         """What the answer must look like, in the engine's words; {} where it is free. `tokens` is its budget."""
         asked = {"regex": self.regex, "ebnf": self.ebnf, "response_format": self.response_format}
-        given = [name for name, value in asked.items() if value not in (None, ResponseFormat(type="text"))]
+        given = [name for name, value in asked.items() if value not in _FREE]
         if len(given) > 1:
             raise InvalidValue(f"An answer can't be held to {' and '.join(f'`{name}`' for name in given)} at once. Send one.", param=given[1])
         if self.regex is not None:

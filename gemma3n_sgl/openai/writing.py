@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 from pydantic_core import to_json
@@ -106,10 +105,12 @@ def used(runs: list[list[Event]], each: int = 0) -> Usage:
     for begin in range(0, len(runs), each or len(runs)):
         spent = [events[-1].usage for events in runs[begin : begin + (each or len(runs))] if events and isinstance(events[-1], Done)]
         prompt = max(spent, key=lambda usage: usage.prompt_tokens, default=Usage())
-        for entry in fields(Usage):
-            made = entry.name in ("completion_tokens", "reasoning_tokens")
-            more = sum(getattr(usage, entry.name) for usage in spent) if made else getattr(prompt, entry.name)
-            setattr(total, entry.name, getattr(total, entry.name) + more)
+        total.prompt_tokens += prompt.prompt_tokens
+        total.cached_tokens += prompt.cached_tokens
+        total.image_tokens += prompt.image_tokens
+        total.audio_tokens += prompt.audio_tokens
+        total.completion_tokens += sum([usage.completion_tokens for usage in spent])
+        total.reasoning_tokens += sum([usage.reasoning_tokens for usage in spent])
     return total
 
 

@@ -15,6 +15,7 @@ from gemma3n_sgl.errors import RequestTimeout, TooLarge
 from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.serving.connection import LINE, Line
 from gemma3n_sgl.serving.doors import hold
+from gemma3n_sgl.serving.headers import header
 from gemma3n_sgl.serving.inflating import inflated
 
 Work = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -29,10 +30,10 @@ async def read_body(request: Request, limit: int, timeout: float) -> bytes:
     Raises ServerFull where the bodies of all requests together hold too much, and RequestTimeout for one that takes longer than `timeout`
     seconds and a second more for each SLOWEST bytes of it.
     """
-    declared = request.headers.get("content-length", "")
+    declared = header(request.scope, b"content-length") or ""
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    coding = request.headers.get("content-encoding", "")
+    coding = header(request.scope, b"content-encoding") or ""
     chunks = limited(request, limit, timeout, _too_large).stream()
     pieces, size = [], 0
     async for piece in inflated(chunks, coding) if coding else chunks:

@@ -7,10 +7,11 @@ import re
 import secrets
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemma3n_sgl.serving.closing import Closing
+from gemma3n_sgl.serving.headers import header
 from gemma3n_sgl.serving.watching import seen
 
 log = logging.getLogger("gemma3n")
@@ -34,7 +35,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        given = Headers(scope=scope).get("x-request-id", "")
+        given = header(scope, b"x-request-id") or ""
         request_id = given if _GIVEN_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
         sight = seen()
         sight.id = request_id

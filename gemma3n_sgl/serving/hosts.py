@@ -7,11 +7,12 @@ and could read all it says; but the browser still tells the name.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gemma3n_sgl.errors import Forbidden
+from gemma3n_sgl.serving.headers import header
 from gemma3n_sgl.serving.refusing import refuse
 
 
@@ -31,7 +32,7 @@ class Hosts:
         self._names = {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._known(Headers(scope=scope).get("host", "")):
+        if scope["type"] != "http" or self._known(header(scope, b"host") or ""):
             await self._app(scope, receive, send)
             return
         error = Forbidden("This server is not called by that name. Call it localhost; whoever runs it allows other names with GEMMA3N_HOSTS.")
@@ -43,8 +44,14 @@ class Hosts:
         name = name.lower().rstrip(".")
         if not name or name == "localhost" or name.endswith(".localhost") or name in self._names:
             return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
+        return _is_address(name)
+
+
+@lru_cache(maxsize=64)
+def _is_address(name: str) -> bool:
+    """Asked by every request, most often of the same name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -9,11 +9,11 @@ import os
 import time
 from collections.abc import Collection
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gemma3n_sgl.errors import SettingsError, Unauthorized
 from gemma3n_sgl.serving.doors import WHO
+from gemma3n_sgl.serving.headers import header
 from gemma3n_sgl.serving.refusing import refuse
 from gemma3n_sgl.serving.watching import seen
 from gemma3n_sgl.settings import Settings, lines_of
@@ -80,7 +80,7 @@ class Keys:
         if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
         who = self._ring.find(key.strip())
         if who is not None and scheme.lower() == "bearer":
             seen().who = who

@@ -29,6 +29,7 @@ def set_up(settings: Settings) -> None:
     """Have the server's log written to the standard error, as the settings say. For whoever owns the process."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(as_json=settings.log_format == "json", with_content=settings.log_content))
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False  # no line tells them
     root = logging.getLogger("gemma3n")
     root.handlers[:] = [handler]
     root.propagate = False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gemma3n_sgl.errors import Forbidden
+from gemma3n_sgl.serving.headers import header
 from gemma3n_sgl.serving.refusing import refuse
 
 LOCAL = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?|(app|tauri|vscode-webview|vscode-file)://.*"
@@ -36,7 +36,7 @@ class Origins:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
+        origin = header(scope, b"origin") if scope["type"] == "http" else None
         if origin is None and scope.get("method") == "POST":
             await self._app(scope, receive, send)  # no page asks, and no cache keeps the answer for one
             return
