@@ -53,6 +53,7 @@ class Cut:
         self._first = ""
         self._tokens = self._length = 0
         self._last = b"{}"
+        self._end: dict[str, Any] | None = None
 
     def news(self, events: list[bytes]) -> str:
         """The new text of all `events`."""
@@ -75,7 +76,7 @@ class Cut:
     @property
     def meta(self) -> dict[str, Any]:
         """The `meta_info` of the last event, {} before the first."""
-        meta = whole(self._last).get("meta_info", {})
+        meta = whole(self._last).get("meta_info", {}) if self._end is None else self._end
         if not isinstance(meta, dict):
             raise EngineError(NONSENSE)
         return meta
@@ -85,7 +86,8 @@ class Cut:
 
     def _new(self, event: bytes, said: Brief) -> str:
         if said.meta_info.finish_reason:
-            check_finish(whole(event)["meta_info"])  # the text of an abort is no part of the answer: SGLang 0.5.23 puts a token of chance there
+            self._end = whole(event)["meta_info"]
+            check_finish(self._end)  # the text of an abort is no part of the answer: SGLang 0.5.23 puts a token of chance there
         if self._incremental is None and self._tokens:
             ids = whole(event).get("output_ids")
             self._incremental = len(ids) < said.meta_info.completion_tokens if isinstance(ids, list) else not said.text.startswith(self._first)
