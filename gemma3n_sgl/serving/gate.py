@@ -7,7 +7,6 @@ import re
 import secrets
 import time
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemma3n_sgl.serving.closing import Closing
@@ -43,11 +42,11 @@ class Gate:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 sight.status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["openai-processing-ms"] = str(round(1000 * (time.perf_counter() - began)))
+                took = b"%d" % round(1000 * (time.perf_counter() - began))
+                headers = [(b"x-request-id", request_id.encode()), (b"openai-processing-ms", took)]
                 if self._closing.begun or message["status"] == 408:
-                    headers["connection"] = "close"
+                    headers.append((b"connection", b"close"))
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
             await send(message)
 
         path = _SLASHES.sub("/", scope["path"]).rstrip("/") or "/"

@@ -71,7 +71,7 @@ def fields_of(request: Seen) -> dict[str, Any]:
         "prompt": request.prompt,
         "answers": request.answers,
     }
-    return {name: value for name, value in told.items() if value not in ("", 0, {}, [])}
+    return {name: value for name, value in told.items() if value}
 
 
 class Lines(logging.Formatter):
