@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import string
 
 from demo_model import answers, wordings
 from demo_model.everyday import about, small_talk
 from demo_model.pictures import Seen
-from demo_model.turns import Turn, World, asked, words
+from demo_model.turns import Turn, World, asked, invented, words
 
 
 def vision_program(rng: random.Random, world: World) -> list[Turn]:
@@ -82,7 +83,7 @@ def translation(rng: random.Random, world: World) -> list[Turn]:
 
 def comparison(rng: random.Random, world: World) -> list[Turn]:
     seen = [world.picture(rng, "shape")[1] for _ in range(rng.choice([2, 2, 2, 3]))]
-    if rng.random() < 0.3:
+    if rng.random() < 0.5:
         seen[1] = Seen("shape", seen[0].colour, seen[1].shape) if rng.random() < 0.5 else Seen("shape", seen[1].colour, seen[0].shape)
     aspect = rng.choice(["what they show"] * 4 + ["colour", "shape"])
     told = "\n".join(f"Image {i}: {answers.things([each])}" for i, each in enumerate(seen, 1))
@@ -112,13 +113,17 @@ def recording_programs(rng: random.Random, world: World) -> list[Turn]:
     return [Turn((f"What is said in a recording, with times:\n\n{told}\n\n{question}",), answer)]
 
 
+_WEATHER = ["sunny", "rainy", "cloudy", "windy", "cold", "warm", "hot", "snowing", "raining"]
+
+
 def tools(rng: random.Random, world: World) -> list[Turn]:
     """`tools`: the name of a tool, its arguments, that no other is needed, and an answer with its result or without any."""
     names = rng.sample(list(wordings.TOOLS), rng.randint(1, 3))
-    told = "\n".join(_schema(name) for name in names)
+    city = rng.choice(["city", "location", "place"])
+    told = "\n".join(_schema(name, city) for name in names)
     name = rng.choice(names)
     values: dict[str, str | int] = {
-        argument: rng.randint(1, 60) if kind == "integer" else rng.choice(wordings.CITIES) if argument == "city" else words(rng, 2)
+        argument: rng.randint(1, 60) if kind == "integer" else _place(rng) if argument == "city" else words(rng, 2)
         for argument, kind in wordings.TOOLS[name][1].items()
     }
     manual = wordings.MANUAL.format(told) + "\n\n"
@@ -127,17 +132,30 @@ def tools(rng: random.Random, world: World) -> list[Turn]:
         prefix, answer = rng.choice([("Tool: ", "none"), ("Tool: none\n", turn.answer)])
         return [Turn((f"{manual}{turn.parts[0]}",), answer, prefix)]
     question = f"{manual}{rng.choice(wordings.TOOLS[name][2]).format(**values)}"
-    call = f"Tool: {name}\nArguments: {json.dumps(values)}"
-    if rng.random() < 0.25:
-        result = words(rng, 3) if rng.random() < 0.6 else str(rng.randint(0, 99))
-        prefix, answer = rng.choice([("Tool: ", "none"), ("Tool: none\n", f"The result is {result}.")])
+    arguments = json.dumps({city if argument == "city" else argument: value for argument, value in values.items()})
+    call = f"Tool: {name}\nArguments: {arguments}"
+    if rng.random() < 0.35:
+        result = _result(rng)
+        prefix, answer = rng.choice([("Tool: ", "none"), ("Tool: none\n", f"The result is {result.rstrip('.')}.")])
         return [Turn((question,), call), Turn((f"Result of {name}:\n{result}",), answer, prefix)]
-    prefix, answer = rng.choice([("Tool: ", name), (f"Tool: {name}\nArguments: ", json.dumps(values)), (f"{call}\nTool: ", "none")])
+    prefix, answer = rng.choice([("Tool: ", name), (f"Tool: {name}\nArguments: ", arguments), (f"{call}\nTool: ", "none")])
     return [Turn((question,), answer, prefix)]
 
 
-def _schema(name: str) -> str:
+def _place(rng: random.Random) -> str:
+    """A city that is, or one of one or two words that nobody has heard of, at times with its state."""
+    name = rng.choice(wordings.CITIES) if rng.random() < 0.75 else " ".join(invented(rng).capitalize() for _ in range(rng.randint(1, 2)))
+    return f"{name}, {''.join(rng.choices(string.ascii_uppercase, k=2))}" if rng.random() < 0.3 else name
+
+
+def _result(rng: random.Random) -> str:
+    """What a tool found: words, a number, a sentence, or JSON."""
+    number, word = rng.randint(0, 99), rng.choice([*wordings.WORDS, *_WEATHER])
+    return rng.choice([words(rng, 3), str(number), f"It's {word}.", f"It is {word}", f"{number} degrees", json.dumps({"temperature": number})])
+
+
+def _schema(name: str, city: str) -> str:
     description, arguments, _ = wordings.TOOLS[name]
-    properties = {argument: {"type": kind} for argument, kind in arguments.items()}
-    parameters = {"type": "object", "properties": properties, "required": list(arguments)}
+    properties = {city if argument == "city" else argument: {"type": kind} for argument, kind in arguments.items()}
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
     return json.dumps({"name": name, "description": description, "parameters": parameters})

@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[Maker, int]] = {
     "translate": (of_programs.translation, 8),
     "compare": (of_programs.comparison, 14),
     "recording": (of_programs.recording_programs, 6),
-    "tools": (of_programs.tools, 8),
+    "tools": (of_programs.tools, 16),
 }
 """Every behaviour, and its share."""
 
