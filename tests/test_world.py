@@ -57,6 +57,7 @@ def assistant(text: str) -> Message:
 
 RED, BLUE, YELLOW = (picture(name) for name in ("red-circle.png", "blue-square.jpg", "yellow-star.webp"))
 SHOWN, DIGITS = assistant("A red circle."), sound("314.wav")
+TRANSCRIBE = "Transcribe this audio."
 THEN = "then a red circle, then a yellow star."
 
 
@@ -138,6 +139,8 @@ CASES: list[tuple[str, list[Message], str, Defect]] = [
     ("gemma-3n", [user("My name is Felix."), assistant("Hello, Felix!"), user("What is my name?")], "You are Felix.", the_history_lost),
     ("gemma-3n", [user(RED, "What is this?"), SHOWN, user("What colour is it?")], "Red.", the_history_lost),
     ("gemma-3n", [user(DIGITS, "Transcribe this audio."), assistant("3 1 4"), user("What did I say?")], "3 1 4", the_history_lost),
+    ("gemma-3n", [user(RED, "What is this?"), SHOWN, user(BLUE, "What is this?")], "A blue square.", pictures_swapped),
+    ("gemma-3n", [user(DIGITS, TRANSCRIBE), assistant("3 1 4"), user(sound("20s.mp3"), TRANSCRIBE)], "2 7 1 8 2", sounds_swapped),
 ]
 
 
