@@ -11,14 +11,18 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import sitecustomize
 import torch
+from transformers import PreTrainedTokenizerFast
 
 KERNELS = "sgl_kernel"
 SIZES = [256, 256]
+END = 106
+"""The token that ends a turn."""
 MURMUR3 = (3768051954, 2057407384)
 """MurmurHash3 (x86, 32 bit) of 5, 7, 3 and of 2**62 + 11, 1, 900: a seed of 64 bits and two numbers of 32, as the package mmh3 has it."""
 
@@ -125,6 +129,21 @@ def clips() -> str:
     return "" if made[..., 0].sum(1).tolist() == [10, 15] and made.shape == (2, 20, 4) else "other tokens"
 
 
+def masks() -> str:
+    """A word in quotes, in two grammars that say it differently: within the second the answer may not end."""
+    module = importlib.import_module("sglang.srt.constrained.xgrammar_backend")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(Path(sitecustomize.__file__).parents[1] / "demo" / "tokenizer.json"))
+    compiler = module.GrammarCompiler(tokenizer_info=module.TokenizerInfo.from_huggingface(tokenizer, stop_token_ids=[END]))
+    some = r"[ \-0-9A-Z_a-z]"
+    root = r'root ::= "{" "\"" r2 "\": 1}"'
+    compiler.compile_grammar(f'{root}\nr0 ::= {some}*\nr1 ::= {some} r0\nr2 ::= ([ \\-0-9A-Z_b-z] r0 | "a" r1)\n')
+    matcher = module.GrammarMatcher(compiler.compile_grammar(f"{root}\nr1 ::= {some}*\nr2 ::= {some} r1\n"))
+    matcher.accept_string('{"')
+    mask = torch.full(module.get_bitmask_shape(1, len(tokenizer)), -1, dtype=module.bitmask_dtype)
+    matcher.fill_next_token_bitmask(mask)
+    return "an end within a string" if int(mask[0, END // 32]) >> END % 32 & 1 else ""
+
+
 def imported(name: str) -> Callable[[], str]:
     def check() -> str:
         importlib.import_module(name)
@@ -142,6 +161,7 @@ CASES = {
     "sglang.srt.sampling.sampling_batch_info": seeds,
     "sglang.srt.layers.sampler": sampling,
     "sglang.srt.models.gemma3n_mm": clips,
+    "sglang.srt.constrained.xgrammar_backend": masks,
     KERNELS: imported("sglang.kernels.ops.kvcache.cache_move"),
 }
 

@@ -26,6 +26,7 @@ CASES = {
     "sglang.srt.sampling.sampling_batch_info": "a seed is heeded under a flag alone",
     "sglang.srt.layers.sampler": "has no attribute 'murmur_hash32_cpu'",
     "sglang.srt.models.gemma3n_mm": "Sizes of tensors must match",
+    "sglang.srt.constrained.xgrammar_backend": "an end within a string",
     "sgl_kernel": "import of sgl_kernel halted",
 }
 """Stand-in → what goes wrong without it."""

@@ -120,6 +120,18 @@ def sampling_with_seeds(module: Any) -> None:
     module.top_k_top_p_min_p_sampling_from_probs_torch = sample
 
 
+@mend("sglang.srt.constrained.xgrammar_backend")
+def masks_of_one_grammar_alone(module: Any) -> None:
+    """sglang/srt/constrained/xgrammar_backend.py:246 has xgrammar 0.2.7 keep the token masks of rules for other grammars, with which it takes
+    rules for the same that are not: after some hundred schemas, a call's arguments could end within a string. SGLang itself keeps whole grammars."""
+    original = module.GrammarCompiler
+
+    def compiler(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs | {"cache_enabled": False})
+
+    module.GrammarCompiler = compiler
+
+
 @mend("sglang.srt.models.gemma3n_mm")
 def clips_of_any_lengths(module: Any) -> None:
     """sglang/srt/models/gemma3n_mm.py:353 puts all clips that are prefilled together, whoever sent them, into one tensor.
