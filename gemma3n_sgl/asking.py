@@ -85,8 +85,7 @@ class Hearing:
         self._question = question
         self._waiting = ""
         self._again = False
-        self._fork = question.fork(clip)
-        self._listen(self._got)
+        self._begin()
 
     def is_over(self) -> bool:
         return bool(self._fork.stream_executor.variable_event[self._question.name].is_set())
@@ -96,11 +95,9 @@ class Hearing:
         self._pass_on()
 
     def look_after(self) -> None:
-        """Ask a second time, if the engine has failed on the first, and as often as it was not there; keep an answer that is whole."""
+        """Ask a second time, if the engine has failed on the first, and as often as it was not there."""
         error = self._fork.stream_executor.error_
-        if error is None and self.is_over():
-            self._question.keep(self._key, self._fork)
-        elif isinstance(error, FAILURES) and (not self._again or isinstance(error, EngineUnavailable)):
+        if isinstance(error, FAILURES) and (not self._again or isinstance(error, EngineUnavailable)):
             self.ask_again()
 
     def text(self) -> str:
@@ -121,15 +118,19 @@ class Hearing:
     def ask_again(self) -> None:
         self.let_go()
         self._again = True
-        self._fork = self._question.fork(self.clip)
-        if not self.told:  # else what is new in it shows when it is whole
-            self._waiting = ""
-            self._listen(self._got)
+        self._begin()
 
-    def _listen(self, ear: Callable[[str], None] | None) -> None:
-        executor = self._fork.stream_executor
-        if isinstance(executor, LoopExecutor):
-            executor.on_delta = ear
+    def _begin(self) -> None:
+        self._fork = self._question.fork(self.clip)
+        self._waiting = ""
+        if isinstance(executor := self._fork.stream_executor, LoopExecutor):
+            executor.on_delta = None if self.told else self._got  # what is new in a second answer shows when it is whole
+            executor.on_made = self._made
+
+    def _made(self, name: str) -> None:
+        """Keep an answer as soon as it is whole: those before it may take long, and the run be broken off."""
+        if name == self._question.name:
+            self._question.keep(self._key, self._fork)
 
     def _got(self, piece: str) -> None:
         if self._question.then and HEARD not in self._fork.stream_executor.variables:
@@ -144,11 +145,12 @@ class Hearing:
 
     def let_go(self) -> None:
         """Forget the fork, which holds the clip several times over, and this by its ear."""
-        self._listen(None)
-        self._fork.stream_executor.end()
-        parent = self._question.s.stream_executor
-        if isinstance(parent, LoopExecutor) and self._fork.stream_executor in parent.forks:
-            parent.forks.remove(self._fork.stream_executor)
+        fork, parent = self._fork.stream_executor, self._question.s.stream_executor
+        if isinstance(fork, LoopExecutor):
+            fork.on_delta = fork.on_made = None
+        fork.end()
+        if isinstance(parent, LoopExecutor) and fork in parent.forks:
+            parent.forks.remove(fork)
 
 
 @dataclass(frozen=True)

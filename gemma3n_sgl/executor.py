@@ -157,11 +157,11 @@ class Signal:
 class LoopExecutor(CountingExecutor):
     """SGLang's `StreamExecutor` on an event loop. The first one executes where it is called; forks queue and work for themselves.
 
-    A fork's `on_delta`, where it is set, is called with every piece the fork generates.
+    A fork's `on_delta`, where it is set, is called with every piece the fork generates, `on_made` with the name of each variable that is whole.
     """
 
     # beside SGLang's own: an object of 30 attributes and more takes five times the memory of a smaller one
-    __slots__ = ("_error_seen", "_idle", "_queue", "_read", "_steps", "_working", "forks", "is_fork", "observer", "on_delta")
+    __slots__ = ("_error_seen", "_idle", "_queue", "_read", "_steps", "_working", "forks", "is_fork", "observer", "on_delta", "on_made")
 
     def __init__(
         self, backend: Gemma3nEndpoint, arguments: dict[str, Any], sampling: SglSamplingParams, observer: Observer, *, is_fork: bool = False
@@ -175,6 +175,7 @@ class LoopExecutor(CountingExecutor):
         self._error_seen = False
         self._steps: list[tuple[str, str]] = []
         self.on_delta: Callable[[str], None] | None = None
+        self.on_made: Callable[[str], None] | None = None
         self.forks: list[LoopExecutor] = []
         self._read = (0, 0)  # how much text and how many media the engine has read so far
         super().__init__(backend, arguments, sampling, None, stream=False, use_thread=False)
@@ -381,6 +382,8 @@ class LoopExecutor(CountingExecutor):
             self._steps.append((name, value))
             if not self.is_fork:
                 self.tell_steps()
+        if self.on_made is not None:
+            self.on_made(name)
         self.variable_event[name].set()
 
     def tell_steps(self) -> None:

@@ -23,6 +23,7 @@ from serving import until
 from gemma3n_sgl import Recording, connect, hear, open_recording
 from gemma3n_sgl.errors import InvalidValue, MediaError
 from gemma3n_sgl.events import Segment, Step
+from gemma3n_sgl.hearing import AT_ONCE
 from gemma3n_sgl.terminal.journal import Journal, fingerprint
 
 TALK = spoken(150, 5)
@@ -190,21 +191,16 @@ def test_what_is_heard_before_its_turn_is_kept_too(ear: ListeningEngine):
     """The first part takes long, and those behind it are heard meanwhile."""
     held = threading.Event()
     ear.script = lambda prompt: Reply("yes", held=held if prompt.startswith("w0 ") else None)
-    recording, kept = replace(open_recording(TALK.wav), memory={}), []
-
-    def as_text(segment: Segment) -> str:
-        kept.append(len(recording.memory or ()))
-        return segment.text
-
-    @sgl.function
-    def watched(s, recording: Recording):
-        """Write down a recording."""
-        hear(s, "answer", recording, "Transcribe this audio.", clip_seconds=8, as_text=as_text)
-
+    memory: dict[str, object] = {}
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(lambda: (until(lambda: len(recording.memory or ()) > 4), held.set()))
-        connect(ear.url).run(watched, recording=recording)
-    assert kept[0] > 4
+        run = beside.submit(connect(ear.url).run, listen, recording=replace(open_recording(TALK.wav), memory=memory))
+        try:
+            until(lambda: len(memory) >= AT_ONCE - 1, 20)
+            assert not run.done()
+        finally:
+            held.set()
+        run.result()
+    assert len(memory) > AT_ONCE
 
 
 def test_in_python_a_dict_is_a_recordings_memory(ear: ListeningEngine):
