@@ -12,7 +12,7 @@ from sglang.lang.interpreter import ProgramState
 
 from gemma3n_sgl.errors import EngineError, EngineUnavailable, Overloaded
 from gemma3n_sgl.events import Usage
-from gemma3n_sgl.executor import LoopExecutor, grant, tell_again
+from gemma3n_sgl.executor import ANSWER, LoopExecutor, grant, manner, tell_again
 from gemma3n_sgl.language import assistant, user
 from gemma3n_sgl.media import Clip
 
@@ -47,7 +47,8 @@ class Question:
 
     def names(self) -> list[str]:
         """The variables that come of a clip, in order."""
-        return [HEARD, self.name] if self.then else [self.name]
+        first = HEARD if self.name != HEARD else f"{HEARD}_first"
+        return [first, self.name] if self.then else [self.name]
 
     def keep(self, key: str, fork: ProgramState) -> None:
         """Write down what a clip was heard as."""
@@ -60,12 +61,15 @@ class Question:
 
     def _key(self, clip: Clip) -> str:
         """All that the answer depends on, but for the engine."""
-        asked = "\0".join((self.s.text(), self.context, self.prompt, self.then, str(self.max_tokens)))
+        how = manner(self.s, product=self.name == ANSWER)
+        asked = "\0".join((self.s.text(), self.context, self.prompt, self.then, str(self.max_tokens), how))
         return sha256(asked.encode() + b"\0" + clip.sound).hexdigest()
 
     def fork(self, clip: Clip) -> ProgramState:
         grant(self.s, 2 if self.then else 1)
         fork = self.s.fork(1)[0]
+        for name in self.names():
+            fork.stream_executor.variables.pop(name, None)  # the program may have made one of that name before
         fork += user(self.context, clip.sound, self.prompt)
         fork += assistant(sgl.gen(self.names()[0], temperature=0, max_tokens=self.max_tokens))
         if self.then:
@@ -90,14 +94,17 @@ class Hearing:
     def is_over(self) -> bool:
         return bool(self._fork.stream_executor.variable_event[self._question.name].is_set())
 
+    def is_cut_off(self) -> bool:
+        """Whether the engine was gone."""
+        return isinstance(self._fork.stream_executor.error_, EngineUnavailable)
+
     def listen(self, listener: Callable[[str], None]) -> None:
         self.listener = listener
         self._pass_on()
 
     def look_after(self) -> None:
         """Ask a second time, if the engine has failed on the first, and as often as it was not there."""
-        error = self._fork.stream_executor.error_
-        if isinstance(error, FAILURES) and (not self._again or isinstance(error, EngineUnavailable)):
+        if isinstance(self._fork.stream_executor.error_, FAILURES) and (not self._again or self.is_cut_off()):
             self.ask_again()
 
     def text(self) -> str:
@@ -133,7 +140,7 @@ class Hearing:
             self._question.keep(self._key, self._fork)
 
     def _got(self, piece: str) -> None:
-        if self._question.then and HEARD not in self._fork.stream_executor.variables:
+        if self._question.then and self._question.names()[0] not in self._fork.stream_executor.variables:
             return
         self._waiting += piece
         self._pass_on()

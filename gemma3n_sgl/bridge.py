@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import os
 import threading
@@ -91,6 +92,31 @@ def offload(fn: Callable[..., T], *args: Any) -> T:
 async def in_pool(fn: Callable[..., T], *args: Any) -> T:
     """`offload` for coroutines."""
     return await asyncio.get_running_loop().run_in_executor(_pool(), fn, *args)
+
+
+def in_thread(fn: Callable[[], T]) -> asyncio.Future[T]:
+    """What comes of `fn()` in a thread of its own, which the end of the process does not wait for, unlike those of a pool."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def work() -> None:
+        try:
+            value = fn()
+        except BaseException as error:
+            tell(_settle, future.set_exception, error)
+        else:
+            tell(_settle, future.set_result, value)
+
+    def tell(how: Callable[..., None], *what: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(how, *what)
+
+    def _settle(how: Callable[[Any], None], what: Any) -> None:
+        if not future.done():  # nobody waits for it any more
+            how(what)
+
+    threading.Thread(target=contextvars.copy_context().run, args=[work], name="gemma3n-thread", daemon=True).start()
+    return future
 
 
 @cache

@@ -10,6 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from hashlib import sha256
 from typing import Any
 
 from sglang.lang.interpreter import ProgramState, StreamExecutor
@@ -222,8 +223,8 @@ class LoopExecutor(CountingExecutor):
     def get_var(self, name: str) -> Any:
         if name in self.variable_event:
             self.variable_event[name].wait()
+        self._raise()  # before its steps are told: who asks again would have them told twice
         self.tell_steps()
-        self._raise()
         return self.variables[name]
 
     def get_meta_info(self, name: str, timeout: float | None = None) -> Any:
@@ -429,11 +430,24 @@ def grant(s: ProgramState, calls: int) -> None:
         s.stream_executor.observer.grant(calls)
 
 
+_MATTERS = ("max_new_tokens", "frequency_penalty", "presence_penalty", "repetition_penalty")
+"""What a request may say of sampling that changes greedy answers too."""
+
+
+def manner(s: ProgramState, *, product: bool) -> str:
+    """What a greedy answer in a fork of `s` depends on beside its text and its clip: the media before it, and what the request says of sampling."""
+    executor = s.stream_executor
+    media = [sha256(item).hexdigest() for item, _ in executor.images_]
+    if not isinstance(executor, LoopExecutor):
+        return repr(media)
+    params, _ = executor.observer.plan(executor.default_sampling_para.to_srt_kwargs(), product=product, streams=False)
+    return repr((media, [params.get(name) for name in _MATTERS]))
+
+
 def tell_segment(s: ProgramState, segment: Segment) -> None:
     """Tell what was heard in a stretch of a recording."""
     if isinstance(s.stream_executor, LoopExecutor):
         s.stream_executor.observer.segment(segment)
-
 
 
 def tell_length(s: ProgramState, seconds: float) -> None:

@@ -112,7 +112,7 @@ def _hear_all(s: ProgramState, question: Question, transcript: Transcript, comin
 def _attend(transcript: Transcript, going: deque[_Part]) -> None:
     """It is the first one's turn; where the engine has failed on another, that is asked about again."""
     for part in going:
-        if isinstance(part, Hearing):
+        if isinstance(part, Hearing) and not (part is going[0] and part.is_cut_off()):  # that one is waited for
             part.look_after()
     if going and isinstance(first := going[0], Hearing) and first.listener is None:
         first.listen(partial(transcript.add, first.clip))

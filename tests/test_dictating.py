@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from listening_engine import ListeningEngine, Spoken, spoken
 
-from gemma3n_sgl import connect
-from gemma3n_sgl.errors import MediaError
-from gemma3n_sgl.media import clips, open_microphone
+from gemma3n_sgl import Recording, connect, hearing
+from gemma3n_sgl.bridge import in_thread
+from gemma3n_sgl.errors import EngineUnavailable, MediaError
+from gemma3n_sgl.events import Done, Segment
+from gemma3n_sgl.media import clips, microphone, open_microphone
 from gemma3n_sgl.media.microphone import RECORDERS
+from gemma3n_sgl.terminal.dictating import dictate
 from programs.transcribe import transcribe
 
 ROOT = Path(__file__).parent.parent
@@ -110,6 +114,34 @@ def test_a_second_ctrl_c_ends_the_program(ear: ListeningEngine, recorders: Path)
         time.sleep(0.5)
     job.communicate(timeout=15)
     assert job.returncode == 130 and time.monotonic() - began < 10
+
+
+@pytest.mark.slow
+def test_an_engine_that_goes_for_good_leaves_what_was_heard(ear: ListeningEngine, recorders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """While the recorder goes on, what is said meanwhile can't be heard; what was heard before goes into the file."""
+    monkeypatch.setattr(hearing, "RETURNS", (0.1, 0.1))
+    put(recorders, "parec", then=f"while :; do /bin/cat {recorders}/parec.raw; /bin/sleep 0.2; done")
+
+    async def hear(recording: Recording, told: Callable[[Segment], None], write: Callable[[str], None]) -> Done:
+        def tell(segment: Segment) -> None:
+            told(segment)
+            ear.refuse()
+
+        events = connect(ear.url).stream(transcribe, recording=recording)
+        return await in_thread(lambda: [tell(event) if isinstance(event, Segment) else event for event in events][-1])
+
+    with pytest.raises(EngineUnavailable):
+        asyncio.run(dictate(str(tmp_path / "notes.txt"), "txt", hear, again=False))
+    assert (tmp_path / "notes.txt").read_text().startswith("w0 w1 ")
+
+
+def test_a_recorder_that_gives_nothing_is_left_for_the_next(recorders: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(microphone, "_PATIENCE", 0.2)
+    (recorders / "parec").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    (recorders / "parec").chmod(0o755)
+    put(recorders, "arecord")
+    with open_microphone() as live:
+        assert live.recorder == "arecord"
 
 
 @pytest.mark.slow

@@ -247,6 +247,39 @@ async def test_a_second_question_is_asked_about_each_clip_and_its_answers_count(
     assert asked.startswith("<start_of_turn>user\nNumbers.<audio_soft_token>Transcribe this audio.<end_of_turn>\n<start_of_turn>model\nw")
 
 
+@pytest.mark.parametrize("name", ["answer", "heard"])
+async def test_a_variable_of_the_programs_own_may_have_the_name_of_the_step(ear: ListeningEngine, endpoint: Gemma3nEndpoint, name: str) -> None:
+    @sgl.function
+    def with_one(s, recording: Recording):
+        """Hear in two steps what is named as the first one is."""
+        s["heard"] = "nothing yet"
+        hear(s, name, recording, "Transcribe this audio.", then="Put it into capitals.")
+        if name != "answer":
+            s["answer"] = s[name]
+
+    ear.script = lambda prompt: Reply(prompt.partition("\n")[0].upper() if "capitals" in prompt else prompt.partition("\n")[0])
+    done = (await events(endpoint, with_one, recording=recording(TALK)))[-1]
+    assert isinstance(done, Done) and done.answer == " ".join(f"W{word.number}" for word in TALK.words)
+
+
+async def test_a_step_is_told_once_where_the_second_question_is_asked_again(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
+    failed: list[str] = []
+
+    def script(prompt: str) -> Reply:
+        words = prompt.partition("\n")[0]
+        if "capitals" not in prompt:
+            return Reply(words)
+        if "w0 " in words and not failed:
+            failed.append(words)
+            return Reply(fault=FAILED)
+        return Reply(words.upper())
+
+    ear.script = script
+    *said, done = await events(endpoint, in_two_steps, recording=recording(TALK))
+    assert failed and isinstance(done, Done)
+    assert " ".join(event.text for event in said if isinstance(event, Step)) == done.answer.lower()
+
+
 @sgl.function
 def capitals(s, recording: Recording):
     """Hear, then answer from it."""

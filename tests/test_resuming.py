@@ -17,13 +17,15 @@ from pathlib import Path
 import pytest
 import sglang as sgl
 from listening_engine import ListeningEngine, spoken
+from PIL import Image as Picture
 from scripted_engine import Reply, Say
 from serving import until
 
-from gemma3n_sgl import Recording, connect, hear, open_recording
+from gemma3n_sgl import Image, Recording, assistant, connect, hear, open_image, open_recording, user
 from gemma3n_sgl.errors import InvalidValue, MediaError
 from gemma3n_sgl.events import Segment, Step
 from gemma3n_sgl.hearing import AT_ONCE
+from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.terminal.journal import Journal, fingerprint
 
 TALK = spoken(150, 5)
@@ -221,3 +223,25 @@ def test_in_python_a_dict_is_a_recordings_memory(ear: ListeningEngine):
     assert asked(ear) == calls + 2
     gemma.run(listen, recording=recording, form="small letters")
     assert asked(ear) == 2 * calls + 2, "another question is asked anew"
+
+
+@sgl.function
+def about(s, slide: Image, recording: Recording):
+    """What is said about a slide."""
+    s += user(slide, "This is the slide.")
+    s += assistant("I see.")
+    hear(s, "answer", recording, "What is said about it?", clip_seconds=8)
+
+
+def test_a_memory_knows_the_picture_and_the_limit_an_answer_was_given_under(ear: ListeningEngine):
+    ear.script = lambda prompt: Reply(tuple(f"{word} " for word in prompt.partition("\n")[0].split()))
+    recording, gemma = replace(open_recording(TALK.wav), memory={}), connect(ear.url)
+    red, blue = (open_image(Picture.new("RGB", (64, 64), colour)) for colour in ("red", "blue"))
+    short = gemma.run(about, slide=red, recording=recording, sampling=Sampling(max_tokens=2)).answer
+    calls = asked(ear)
+    whole = gemma.run(about, slide=red, recording=recording).answer
+    assert len(whole) > len(short) and asked(ear) == 2 * calls
+    gemma.run(about, slide=blue, recording=recording)
+    assert asked(ear) == 3 * calls
+    assert gemma.run(about, slide=blue, recording=recording, sampling=Sampling(seed=7)).answer == whole
+    assert asked(ear) == 3 * calls, "a seed changes nothing of what is heard greedily"

@@ -6,13 +6,18 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from fcntl import ioctl
 from pathlib import Path
+from termios import FIONREAD
 
 import pytest
 from rich.console import Console
 from scripted_engine import Die, Reply, ScriptedEngine
+from serving import until
 
 from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.terminal.showing import above_bars, say
@@ -83,6 +88,39 @@ def test_one_that_fails_loses_none_of_the_others_and_leaves_no_half_file(scripte
     scripted.script = Reply(fault=Die())
     gemma3n(scripted, talks / "deeper" / "b.ogg", "-o", talks / "b.srt", code=1)
     assert sorted(file.name for file in talks.iterdir()) == ["a.mp3", "a.txt", "deeper", "notes.mp3"]
+
+
+@pytest.mark.slow
+def test_one_that_cant_be_read_loses_none_of_the_others(scripted: ScriptedEngine, talks: Path):
+    scripted.script = Reply("heard")
+    (talks / "0.mp3").symlink_to("/proc/self/mem")  # opens, and fails as it is read
+    _, said = gemma3n(scripted, talks / "0.mp3", talks / "a.mp3", "-o", f"{talks}/out/", code=1)
+    assert f"Error: '{talks}/0.mp3' can't be read: input/output error." in said
+    assert [file.name for file in (talks / "out").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_file", [False, True])
+def test_a_named_pipe_is_read_once(scripted: ScriptedEngine, tmp_path: Path, to_file: bool):
+    scripted.script = Reply("heard")
+    os.mkfifo(pipe := tmp_path / "pipe.wav")
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(pipe.write_bytes, (MEDIA / "314.wav").read_bytes())
+        out, _ = gemma3n(scripted, pipe, *(["-o", tmp_path / "pipe.txt"] if to_file else []))
+    assert ((tmp_path / "pipe.txt").read_text() if to_file else out) == "heard\n"
+    assert not (tmp_path / "pipe.txt.part").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_waiting_for_a_pipe(scripted: ScriptedEngine):
+    env = os.environ | {"GEMMA3N_RUNTIME_URL": scripted.url, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with subprocess.Popen([sys.executable, "-m", "cli", "transcribe", "-"], env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+        assert job.stdin is not None and job.stderr is not None
+        job.stdin.write(b"RIFF")
+        job.stdin.flush()
+        until(lambda: int.from_bytes(ioctl(job.stdin, FIONREAD, b"\0" * 4), sys.byteorder) == 0)  # it has read that, and waits for more
+        job.send_signal(signal.SIGINT)
+        assert (job.wait(10), job.stderr.read()) == (130, b"")
 
 
 def test_what_is_said_commands_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

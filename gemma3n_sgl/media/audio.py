@@ -12,7 +12,7 @@ from gemma3n_sgl.media.frames import NO_SOUND, UNKNOWN
 from gemma3n_sgl.media.limits import DEFAULTS, Limits
 from gemma3n_sgl.media.segment import AudioSegment
 from gemma3n_sgl.media.sniffing import HEAD, sound_kind
-from gemma3n_sgl.media.sources import Source, existing, spooled
+from gemma3n_sgl.media.sources import Source, existing, opened, spooled
 
 MIN_CLIP_SECONDS = 0.5
 """Shorter clips get silence behind them: the engine's feature extractor fails below one frame of 32 ms."""
@@ -23,7 +23,8 @@ def open_recording(
 ) -> Recording:
     """Sound of any length from a path, bytes, an open file or pydub's AudioSegment: WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, MP4, AIFF, AMR.
 
-    It is not decoded yet, only looked at: MediaError if it does not begin like sound. A large open file is copied to a temporary one.
+    It is not decoded yet, only looked at: MediaError if it can't be read or does not begin like sound. A large open file or pipe is copied to a
+    temporary one.
     `name` is what a person calls it (a path: its own); `keeper` keeps the file of a path on disk, if that is a temporary one.
     """
     if isinstance(source, Recording):
@@ -31,6 +32,10 @@ def open_recording(
     found: bytes | Path
     if isinstance(source, str | Path):
         found = existing(source)
+        if not found.is_file():  # a pipe, which can be read only once
+            name = name or found.name
+            with opened(source) as file:
+                found, keeper = spooled(file)
     elif isinstance(source, AudioSegment):
         found = _wav(source)
     elif isinstance(source, bytes | bytearray | memoryview):
@@ -82,7 +87,7 @@ def _clip(pcm: bytes) -> Audio:
 def _head(source: bytes | Path) -> bytes:
     if isinstance(source, bytes):
         return source[:HEAD]
-    with source.open("rb") as file:
+    with opened(source) as file:
         return file.read(HEAD)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from shutil import which
@@ -36,6 +37,8 @@ _MISSING = (
 _PIECE = SAMPLE_RATE // 2
 """Bytes of a quarter of a second."""
 
+_PATIENCE = 5.0
+"""Seconds in which a recorder gives its first sample: also a quiet room sounds, and one that is woken up takes a second."""
 
 _ALONE: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
 """A recorder gets no Ctrl-C of the terminal's, which goes to a whole group of processes."""
@@ -67,7 +70,8 @@ def open_microphone() -> Iterator[Live]:
         with subprocess.Popen(command, stdout=subprocess.PIPE, **_ALONE) as process:
             try:
                 assert process.stdout is not None
-                if first := process.stdout.read(_PIECE):
+                ready, _, _ = select.select([process.stdout], [], [], _PATIENCE)
+                if ready and (first := process.stdout.read(_PIECE)):
                     yield Live(recorder=command[0], pieces=_kept(first, process), process=process)
                     return
             finally:
@@ -83,8 +87,9 @@ def _kept(first: bytes, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 
     def take() -> None:
         assert process.stdout is not None
-        while piece := process.stdout.read(_PIECE):
-            waiting.put(piece[: len(piece) // 2 * 2])
+        with suppress(ValueError):  # it was closed: nobody listens any more
+            while piece := process.stdout.read(_PIECE):
+                waiting.put(piece[: len(piece) // 2 * 2])
         waiting.put(b"")
 
     Thread(target=take, name="gemma3n-microphone", daemon=True).start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,12 +32,23 @@ def existing(path: str | Path) -> Path:
     return found
 
 
+@contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """The file of a path, open for reading. What the system has against it is a MediaError in the caller's words."""
+    found = existing(path)
+    try:
+        with found.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise MediaError(f"{str(path)!r} can't be read: {(error.strerror or 'unknown reason').lower()}.") from None
+
+
 def content(source: Source, limits: Limits) -> bytes:
     """All bytes of a source. Raises TooLarge above `max_bytes` of the limits without reading on, and MediaError for a file that is not there."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, (str, Path)):
-        with existing(source).open("rb") as file:
+        with opened(source) as file:
             return content(file, limits)
     else:
         data = source.read(limits.max_bytes + 1)

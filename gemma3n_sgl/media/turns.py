@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
-from contextvars import copy_context
-from typing import Any, TypeVar
+from contextlib import ExitStack
+from typing import TypeVar
 from weakref import WeakValueDictionary
+
+from gemma3n_sgl.bridge import in_thread
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Turns:
             for places in (self._decoding.setdefault(who, asyncio.Semaphore(DECODED)), self._all):
                 await places.acquire()
                 turn.callback(places.release)
-            work = _in_thread(decode)
+            work = in_thread(decode)
             held = turn.pop_all()
             work.add_done_callback(lambda _: held.close())
         return await asyncio.shield(work)
@@ -43,24 +43,3 @@ class Turns:
         """What `fetch()` comes to."""
         async with self._fetching.setdefault(who, asyncio.Semaphore(FETCHED)):
             return await fetch()
-
-
-def _in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
-    """What comes of `call()` in a thread that the end of the process does not wait for, unlike those of an executor."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def work() -> None:
-        try:
-            value = call()
-        except BaseException as error:
-            tell(future.set_exception, error)
-        else:
-            tell(future.set_result, value)
-
-    def tell(how: Callable[[Any], None], what: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(how, what)
-
-    threading.Thread(target=copy_context().run, args=[work], name="gemma3n-decoding", daemon=True).start()
-    return future

@@ -6,12 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 from gemma3n_sgl.conversation import Part
 from gemma3n_sgl.errors import InvalidValue, MediaError, TooLarge
 from gemma3n_sgl.media import open_image, open_sound
 from gemma3n_sgl.media.sniffing import HEAD, sound_kind
+from gemma3n_sgl.media.sources import opened
 
 STDIN = "-"
 _PICTURE = re.compile(
@@ -46,10 +46,8 @@ def part_of(argument: str, *, takes: Iterable[str] = ("text", "image", "audio"))
 
 def file_bytes(path: str) -> bytes:
     """All bytes of a file. Raises MediaError if it can't be read."""
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise MediaError(f"{path} can't be read: {(error.strerror or 'unknown reason').lower()}.") from None
+    with opened(path) as file:
+        return file.read()
 
 
 def value_of(data: bytes, name: str) -> Part:

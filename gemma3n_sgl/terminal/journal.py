@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from gemma3n_sgl.errors import InvalidValue, MediaError
+from gemma3n_sgl.media.sources import opened
 
 _MARK = "gemma3n journal"
 _BEGIN = f'{{"{_MARK}"'.encode()
@@ -18,9 +20,9 @@ About = dict[str, Any]
 
 
 def fingerprint(source: Path) -> About:
-    """What tells whether a recording is still the same: its size, its time, and how it begins."""
-    told = source.stat()
-    with source.open("rb") as file:
+    """What tells whether a recording is still the same: its size, its time, and how it begins. Raises MediaError where it can't be read."""
+    with opened(source) as file:
+        told = os.fstat(file.fileno())
         return {"bytes": told.st_size, "modified": told.st_mtime_ns, "begins": sha256(file.read(_HEAD)).hexdigest()}
 
 

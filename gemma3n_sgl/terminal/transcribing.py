@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import to_json
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gemma3n_sgl.bridge import in_pool
+from gemma3n_sgl.bridge import in_pool, in_thread
 from gemma3n_sgl.conversation import Recording
 from gemma3n_sgl.errors import Gemma3nError, InvalidValue, MediaError
 from gemma3n_sgl.events import Done, Segment
@@ -46,7 +46,8 @@ class Job:
 
     def recording(self) -> Recording:
         if self.source is None:
-            return open_recording(sys.stdin.buffer, limits=Limits(), name=self.name)
+            with open(0, "rb", closefd=False) as stdin:  # sys.stdin's own buffer is locked while a read waits, also when the program is to end
+                return open_recording(stdin, limits=Limits(), name=self.name)
         return open_recording(self.source, limits=Limits(), name=self.name)
 
     def is_live(self, format_: Format) -> bool:
@@ -55,7 +56,7 @@ class Job:
 
     def journal(self, asked: About, *, again: bool) -> Journal | None:
         """What was heard of it for a file that did not become whole; `asked` is how it is to be heard. None where it can't be kept."""
-        if self.source is None or self.target is None:
+        if self.source is None or self.target is None or not self.source.is_file():
             return None
         journal = Journal(self.target, {"recording": fingerprint(self.source)} | asked)
         if again:
@@ -112,7 +113,7 @@ async def transcribe_all(jobs: list[Job], format_: Format, hear: Hear, asked: Ab
                 await _transcribe(job, title, format_, hear, job.journal(asked, again=again), progress)
             except Gemma3nError as error:
                 failed += 1
-                tell_error(type(error)(f"{job.name}: {error.message}"))
+                tell_error(error if job.name in error.message else type(error)(f"{job.name}: {error.message}"))
 
     wanted = [job for job in jobs if again or _is_to_do(job)]
     if not wanted:
@@ -131,7 +132,7 @@ def _is_to_do(job: Job) -> bool:
 
 
 async def _transcribe(job: Job, title: str, format_: Format, hear: Hear, journal: Journal | None, progress: Progress) -> None:
-    recording, live = replace(await in_pool(job.recording), memory=journal), job.is_live(format_)
+    recording, live = replace(await in_thread(job.recording), memory=journal), job.is_live(format_)
     bar = progress.add_task(title, total=None if progress.disable else await in_pool(playing_time, recording))
     try:
         with _kept(job, journal):
