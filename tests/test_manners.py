@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import time
 import zlib
 from typing import Any
 
@@ -167,11 +168,15 @@ def said(client: socket.socket, sent: bytes) -> tuple[int, dict[str, Any]]:
     return heard(client)
 
 
-def heard(client: socket.socket) -> tuple[int, dict[str, Any]]:
+def read_until(client: socket.socket, end: bytes) -> bytes:
     data = b""
-    while b"\r\n\r\n" not in data:
+    while end not in data:
         data += client.recv(65536) or pytest.fail("the connection was cut")
-    head, _, body = data.partition(b"\r\n\r\n")
+    return data
+
+
+def heard(client: socket.socket) -> tuple[int, dict[str, Any]]:
+    head, _, body = read_until(client, b"\r\n\r\n").partition(b"\r\n\r\n")
     length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     while len(body) < length:
         body += client.recv(65536) or pytest.fail("the connection was cut")
@@ -198,6 +203,52 @@ def test_a_body_in_chunks_needs_no_length(served: Served):
     chunked = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (10, BODY[:10], len(BODY) - 10, BODY[10:])
     with socket.create_connection(("127.0.0.1", served.port)) as client:
         assert said(client, request(b"", "transfer-encoding: chunked", length=False) + chunked)[0] == 200
+
+
+UPGRADE = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQAoAAAAAIAAAAA")
+"""What Java's client and `curl --http2` send with every first request."""
+
+
+@pytest.mark.parametrize("split", ["at once", "body apart", "byte by byte"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_would_rather_speak_another_protocol_is_answered_in_this_one(served: Served, scripted: ScriptedEngine, split: str, chunked: bool):
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY) if chunked else BODY
+    framing = "transfer-encoding: chunked" if chunked else f"content-length: {len(BODY)}"
+    head = request(b"", *UPGRADE, framing, length=False)
+    packets = {"at once": [head + body], "body apart": [head, body], "byte by byte": [bytes([byte]) for byte in head + body]}[split]
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.settimeout(5)
+        for _ in range(2):
+            for packet in packets:
+                client.sendall(packet)
+                time.sleep(0.05 if split == "body apart" else 0)
+            assert heard(client)[0] == 200
+        assert said(client, request(BODY))[0] == 200, "and the connection goes on"
+    assert [("Hi." in asked["text"]) for asked in scripted.requests] == [True] * 3
+
+
+@pytest.mark.parametrize("first", ["GET", "POST"])
+def test_requests_sent_together_are_told_apart_where_one_asks_for_another_protocol(served: Served, first: str):
+    """The body of one is never read as a request of its own."""
+    hidden = request(b"", path="/v1/hidden", method="GET")
+    opening = request(b"", *UPGRADE, path="/livez", method="GET", length=False) if first == "GET" else request(BODY)
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.settimeout(5)
+        client.sendall(opening + request(hidden, *UPGRADE) + request(BODY, *UPGRADE) + request(b"", path="/nowhere"))
+        told = read_until(client, b"/nowhere")
+    assert [int(answer.split()[0]) for answer in told.split(b"HTTP/1.1 ")[1:]] == [200, 400, 200, 404]
+    assert b"not valid JSON" in told and b"hidden" not in told
+
+
+def test_limits_hold_where_another_protocol_is_asked_for(served: Served):
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        assert said(client, request(b"x" * 3 * 2**20, *UPGRADE))[0] == 413
+        client.sendall(request(BODY, "expect: 100-continue", *UPGRADE).removesuffix(BODY))
+        assert client.recv(65536).startswith(b"HTTP/1.1 100 ")
+        assert said(client, BODY)[0] == 200
+        client.sendall(request(b"", *UPGRADE, "content-length: 5", "transfer-encoding: chunked", length=False) + b"0\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
 def test_who_asks_before_sending_a_body_is_told_to_go_on_or_why_not(served: Served):

@@ -116,9 +116,13 @@ def test_a_head_without_end_is_refused_before_it_fills_the_memory(scripted: Scri
         assert said[:12] in (b"HTTP/1.1 431", b""), "which a client that goes on sending may not hear"
 
 
-def test_a_body_that_goes_on_after_its_refusal_has_an_end(served: Served):
+UPGRADE = b"connection: Upgrade\r\nupgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("more", [b"", UPGRADE], ids=["plain", "upgrade"])
+def test_a_body_that_goes_on_after_its_refusal_has_an_end(served: Served, more: bytes):
     with client_of(served) as client:
-        client.sendall(CHAT + b"content-length: 99999999999\r\n\r\n")
+        client.sendall(CHAT + more + b"content-length: 99999999999\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 413")
         assert dripped(client, b" ") < 10
 
@@ -134,14 +138,15 @@ def test_a_body_that_does_not_come_is_told_408_and_gives_its_place_back(scripted
         assert served.ask().status_code == 200
 
 
-def test_a_body_that_drips_is_ended_and_one_that_is_large_has_its_time(served: Served):
+@pytest.mark.parametrize("more", [b"", UPGRADE], ids=["plain", "upgrade"])
+def test_a_body_that_drips_is_ended_and_one_that_is_large_has_its_time(served: Served, more: bytes):
     """At 50 kB a second a body may take as long as it is."""
     with client_of(served) as client:
-        client.sendall(CHAT + b"content-length: 100000\r\n\r\n")
+        client.sendall(CHAT + more + b"content-length: 100000\r\n\r\n")
         assert dripped(client, b" ") < 10
     with client_of(served) as client:
         body = request(stream=False).partition(b"\r\n\r\n")[2] + b" " * 120_000
-        client.sendall(CHAT + b"content-length: %d\r\n\r\n" % len(body))
+        client.sendall(CHAT + more + b"content-length: %d\r\n\r\n" % len(body))
         for i in range(0, len(body), 15_000):
             client.sendall(body[i : i + 15_000])
             time.sleep(0.1)

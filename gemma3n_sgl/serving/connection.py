@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -35,6 +34,7 @@ SEND_BUFFER = 64 * 1024
 BACKLOG = 2048
 """Connections that may wait to be taken; the system may allow fewer (net.core.somaxconn)."""
 
+_FRAMING = (b"content-length", b"transfer-encoding")
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 log = logging.getLogger("gemma3n")
@@ -107,7 +107,7 @@ class Connection(HttpToolsProtocol):
     """
 
     # beside uvicorn's own: an object of 30 attributes and more takes five times the memory of a smaller one
-    __slots__ = ("_head_size", "_in_head", "_late", "_lines", "_settings", "_stuck")
+    __slots__ = ("_framing", "_head_size", "_in_head", "_late", "_lines", "_settings", "_stuck")
 
     def __init__(self, *args: Any, settings: Settings, **others: Any) -> None:
         super().__init__(*args, **others)
@@ -115,6 +115,8 @@ class Connection(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._in_head = True
         self._head_size = 0
+        self._framing = b""
+        """The headers that say how a body is read, of a request that asks for another protocol, until the parser is told them anew."""
         self._stuck: asyncio.TimerHandle | None = None
         self._lines: list[Line] = []
 
@@ -136,8 +138,15 @@ class Connection(HttpToolsProtocol):
             self._head_size += len(data)
         self._unset_keepalive_if_required()
         try:
-            with suppress(httptools.HttpParserUpgrade):  # it is answered as if it had asked for no other protocol
-                self.parser.feed_data(data)
+            rest: bytes | memoryview = data
+            while rest:
+                try:
+                    self.parser.feed_data(rest)
+                    break
+                except httptools.HttpParserUpgrade as met:  # the parser takes all behind this head for another protocol's
+                    rest = memoryview(rest)[met.args[0] :]
+                    if self._framing:
+                        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % self._framing)
         except httptools.HttpParserError:
             log.info("what %s sent is no HTTP request, or a broken one", address_of(self.client))
             self.send_400_response("Invalid HTTP request received.")
@@ -153,7 +162,12 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head, self._head_size = False, 0
         self._has_come()
+        if self._framing:  # the head was ours, by which the parser goes on to the body
+            self._framing = b""
+            return
         super().on_headers_complete()
+        if self.parser.should_upgrade():  # it is answered as if it had asked for no other protocol
+            self._framing = b"".join([b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING])
         if self.scope["method"] == "POST":  # for HEAD no body is written
             self.cycle.transport = cast(asyncio.Transport, _Together(self.cycle))
         line = cast(dict[str, Any], self.scope)[LINE] = Line(self.cycle)
@@ -166,6 +180,8 @@ class Connection(HttpToolsProtocol):
             self._expect()  # the rest of a body that was answered before it was whole
 
     def on_message_complete(self) -> None:
+        if self._framing:
+            return  # its body is yet to come
         super().on_message_complete()
         self._has_come()
 
