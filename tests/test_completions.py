@@ -32,6 +32,16 @@ def test_several_prompts_and_answers_are_numbered_on(ask: Any, scripted: Scripte
     assert answer.usage.prompt_tokens == 12, "each prompt once"
 
 
+def test_places_of_tokens_are_counted_for_each_answer(ask: Any, scripted: ScriptedEngine):
+    scripted.script = {"first": Reply(("1", "23"), delay=0.02), "second": Reply(("4", "5"), delay=0.02)}
+    asked = {"prompt": ["first", "second"], "n": 2, "logprobs": 0}
+    places: dict[int, list[int]] = {}
+    for chunk in ask(**asked, stream=True):
+        for choice in chunk.choices:
+            places.setdefault(choice.index, []).extend(choice.logprobs.text_offset)
+    assert places == {choice.index: choice.logprobs.text_offset for choice in ask(**asked).choices} == {index: [0, 1] for index in range(4)}
+
+
 def test_a_stream_says_what_a_whole_answer_says(ask: Any):
     whole = ask(logprobs=1, echo=True)
     chunks = list(ask(logprobs=1, echo=True, stream=True, stream_options={"include_usage": True}))
@@ -39,6 +49,8 @@ def test_a_stream_says_what_a_whole_answer_says(ask: Any):
     assert "".join(choice.text for choice in said) == whole.choices[0].text == "Onceone two three"
     streamed = [token for choice in said if choice.logprobs for token in choice.logprobs.tokens]
     assert streamed == whole.choices[0].logprobs.tokens == ["one", " two", " three"]
+    places = [place for choice in said if choice.logprobs for place in choice.logprobs.text_offset]
+    assert places == whole.choices[0].logprobs.text_offset == [4, 7, 11], "where each stands in all of the text"
     assert said[-1].finish_reason == "stop" and chunks[-1].usage == whole.usage
     assert len({chunk.id for chunk in chunks}) == 1
 

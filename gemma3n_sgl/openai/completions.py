@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -66,6 +67,7 @@ class TextCompletion:
         self._each = asked.n or 1
         self._echoed = [prompt if asked.echo else "" for prompt in asked.prompts]
         self._logprobs = asked.logprobs is not None
+        self._length: dict[int, int] = {}
         self._include_usage = asked.include_usage
         self._done: dict[int, list[Event]] = {}
 
@@ -107,18 +109,16 @@ class TextCompletion:
         return frame(self._head | {"choices": [self._choice(index, text, tokens, finish_reason)]} | none)
 
     def _choice(self, index: int, text: str, tokens: tuple[Token, ...], finish_reason: str | None) -> dict[str, Any]:
-        logprobs = _logprobs(tokens) if self._logprobs else None
+        logprobs = self._told(index, tokens) if self._logprobs else None
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
-
-def _logprobs(tokens: tuple[Token, ...]) -> dict[str, Any]:
-    offsets, at = [], 0
-    for token in tokens:
-        offsets.append(at)
-        at += len(token.text)
-    return {
-        "tokens": [token.text for token in tokens],
-        "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [dict(token.top) for token in tokens],
-        "text_offset": offsets,
-    }
+    def _told(self, index: int, tokens: tuple[Token, ...]) -> dict[str, Any]:
+        """The next tokens of a choice, with their places in its text, of which an echoed prompt is the beginning."""
+        begin = self._length.get(index, len(self._echoed[index // self._each]))
+        *offsets, self._length[index] = accumulate([len(token.text) for token in tokens], initial=begin)
+        return {
+            "tokens": [token.text for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [dict(token.top) for token in tokens],
+            "text_offset": offsets,
+        }
