@@ -258,12 +258,31 @@ def test_arguments_cut_by_max_tokens_are_told_as_cut(served: Served, scripted: S
         ({"tool_choice": "required"}, "tool_choice", "not among"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "'x'"),
         ({"tools": [WEATHER, WEATHER]}, "tools", "same name"),
+        ({"tools": [WEATHER, {"type": "function", "function": {"name": "none"}}]}, "tools[1].function.name", "Rename it"),
+        ({"tools": [{"type": "function", "function": {"name": "none"}}], "tool_choice": "none"}, "tools[0].function.name", "Rename it"),
         ({"tools": [WEATHER], "model": "gemma-3n:chat"}, "tools", "calls no tools"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name", "pattern"),
     ],
 )
 def test_tools_that_cant_be_called_are_refused(served: Served, fields: dict[str, Any], param: str, says: str):
     refused(served, param, says, **fields)
+
+
+@pytest.mark.parametrize("tools", [{"tools": [WEATHER], "tool_choice": "required"}, {"model": "gemma-3n:tools"}], ids=["tools", "none"])
+def test_metadata_takes_no_field_of_the_requests_place(served: Served, scripted: ScriptedEngine, tools: dict[str, Any]):
+    """It is for the client's own notes, whatever those are called."""
+    scripted.script = calls_paris
+    notes = {"tools": "weather", "tool_choice": "none", "parallel_tool_calls": "maybe"}
+    plain, noted = whole(served, **tools).choices[0], whole(served, metadata=notes, **tools).choices[0]
+    assert noted.finish_reason == plain.finish_reason == ("tool_calls" if "tools" in tools else "stop")
+
+
+def test_the_effort_a_request_asks_for_is_not_changed_by_its_metadata(served: Served, scripted: ScriptedEngine):
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG}}]}]
+    for fields, calls in (({"reasoning_effort": "none"}, 1), ({}, 2 + 1)):
+        scripted.forget()
+        whole(served, messages=messages, metadata={"effort": "low"}, **fields)
+        assert len(scripted.requests) == calls
 
 
 # An engine that is deterministic

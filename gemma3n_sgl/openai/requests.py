@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gemma3n_sgl.calling import Tool
+from gemma3n_sgl.calling import NONE, Tool
 from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.forms import ebnf, json_object, json_schema, regex
 from gemma3n_sgl.sampling import Sampling
@@ -202,6 +202,9 @@ class ChatRequest(BaseModel):
             raise InvalidValue(f"`tool_choice` asks for {choice!r}, which is not among `tools`.", param="tool_choice")
         if len(set(names)) < len(names):
             raise InvalidValue("Two of the tools have the same name.", param="tools")
+        if NONE in names:
+            where = f"tools[{names.index(NONE)}].function.name"
+            raise InvalidValue(f"A tool can't be named {NONE!r}, which stands for no tool. Rename it.", param=where)
         if not names or choice == "none":
             return {}
         for i, given in enumerate(self.tools or []):
@@ -227,8 +230,9 @@ class ChatRequest(BaseModel):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def options_for(self, known: set[str] | frozenset[str]) -> dict[str, Any]:
-        """Options for a program: all of `program_options`, and of the free-form `metadata` what the program knows."""
-        named = {name: value for name, value in (self.metadata or {}).items() if name in known}
+        """Options for a program: all of `program_options`, and of the free-form `metadata` what the program knows and no field here says."""
+        said = {"tools", "tool_choice", "parallel_tool_calls"} | ({"effort"} if self.effort else set())
+        named = {name: value for name, value in (self.metadata or {}).items() if name in known and name not in said}
         return named | (self.program_options or {})
 
     def sampling(self) -> Sampling:
