@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -126,19 +126,15 @@ class Shell:
             nonlocal begin
             sight = seen()
             sight.whole = False
-            try:
-                with self.closing.telling():
-                    runs = await begin()
-                    del begin  # with all that the request holds: its answer may take long
-                    if isinstance(lease := scope.get(LEASE), Lease):
-                        await lease.widen(len(runs))
-            except RequestError as error:
-                error.param = writer.field(error.param) if error.param else None
-                raise
+            with self.closing.telling(), _named_by(writer):
+                runs = await begin()
+                del begin  # with all that the request holds: its answer may take long
+                if isinstance(lease := scope.get(LEASE), Lease):
+                    await lease.widen(len(runs))
             if stream:
                 outlet = Stream(writer, len(runs), sight, send, scope.get(STRAIGHT, send), scope.get(LINE))
                 try:
-                    await self._make(runs, outlet)
+                    await self._make(runs, outlet, writer)
                 except Exception as error:
                     if not outlet.begun:
                         raise  # it still has its own status
@@ -149,7 +145,7 @@ class Shell:
                     await outlet.end()
             else:
                 whole = Whole(writer, len(runs), sight)
-                await self._make(runs, whole)
+                await self._make(runs, whole, writer)
                 give_back(scope)
                 answer = whole.answer
                 body = answer if isinstance(answer, str) else to_json(answer)
@@ -158,17 +154,27 @@ class Shell:
 
         return Exchange(work, self.closing)
 
-    async def _make(self, runs: list[Run], outlet: Outlet) -> None:
+    async def _make(self, runs: list[Run], outlet: Outlet, writer: Writer) -> None:
         """Have runs tell all they say, side by side."""
 
         async def make(index: int, run: Run) -> None:
             await outlet.done(index, await run(partial(outlet.tell, index), outlet.is_free))
 
-        with self.closing.telling():
+        with self.closing.telling(), _named_by(writer):
             if len(runs) == 1:
                 await make(0, runs[0])
             else:
                 await running.side_by_side([make(index, run) for index, run in enumerate(runs)])
+
+
+@contextmanager
+def _named_by(writer: Writer) -> Iterator[None]:
+    """Has an error name its field as the client's own request does."""
+    try:
+        yield
+    except RequestError as error:
+        error.param = writer.field(error.param) if error.param else None
+        raise
 
 
 def _letting_go(recording: Recording, run: Run) -> Run:

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from scripted_engine import Die, Reply, ScriptedEngine
+from scripted_engine import Die, Reply, Say, ScriptedEngine
 from serving import SHORT, Served, one_for_all
 
 PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC"
@@ -39,6 +39,15 @@ def test_an_answer_that_is_cut_is_incomplete(client: openai.OpenAI):
     response = client.responses.create(**asks(max_output_tokens=2))
     assert response.status == "incomplete" and response.incomplete_details is not None
     assert (response.incomplete_details.reason, response.output_text) == ("max_output_tokens", "one two")
+
+
+def test_what_is_cut_is_incomplete_in_every_event_that_tells_of_it(client: openai.OpenAI, scripted: ScriptedEngine):
+    *_, done, last = client.responses.create(**asks(max_output_tokens=2, stream=True))
+    assert (done.type, done.item.status) == ("response.output_item.done", "incomplete")
+    assert (last.type, last.response.status, last.response.output[0].status) == ("response.incomplete", "incomplete", "incomplete")
+    scripted.script = calls_once
+    call = client.responses.create(**asks(max_output_tokens=1, tools=[TOOL], tool_choice="required")).output[-1]
+    assert (call.type, call.status) == ("function_call", "incomplete")
 
 
 def test_pictures_and_earlier_turns_go_in_order(client: openai.OpenAI, scripted: ScriptedEngine):
@@ -117,9 +126,54 @@ def test_an_engine_that_dies_in_the_middle_fails_the_response_in_the_stream(clie
         ({"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "nonsense"}}}}, "text.format"),
         ({"tool_choice": {"type": "function", "name": "absent"}}, "tool_choice"),
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
+        ({"tools": [TOOL, TOOL | {"name": "none"}]}, "tools[1].name"),
     ],
 )
 def test_what_cant_be_kept_is_refused_by_name(client: openai.OpenAI, fields: dict[str, Any], param: str):
     with pytest.raises(openai.BadRequestError) as told:
         client.responses.create(**asks(**fields))
     assert told.value.param is not None and told.value.param.startswith(param)
+
+
+def calls(**fields: Any) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": "1", "name": "get_time", "arguments": "{}"} | fields
+
+
+THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": []}
+NO_PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,aGk="}
+
+
+@pytest.mark.parametrize("instructions", [None, "Be brief."])
+@pytest.mark.parametrize(
+    ("items", "param"),
+    [
+        ([{"role": "user", "content": [NO_PICTURE]}], "input[0].content[0]"),
+        ([{"role": "user", "content": "x"}, {"role": "user", "content": [NO_PICTURE]}], "input[1].content[0]"),
+        ([THOUGHT, {"role": "user", "content": [{"type": "input_text", "text": "x"}, NO_PICTURE]}], "input[1].content[1]"),
+        ([calls(), calls(call_id="2"), {"role": "user", "content": [NO_PICTURE]}], "input[2].content[0]"),
+        ([calls(), THOUGHT, {"type": "function_call_output", "call_id": "1", "output": [NO_PICTURE]}], "input[2].output[0]"),
+        ([calls(), calls(name=None)], "input[1].name"),
+        ([calls(), calls(call_id=None)], "input[1].call_id"),
+        ([THOUGHT, {"role": "user", "content": 5}], "input[1].content"),
+    ],
+)
+def test_an_error_names_the_item_it_is_about(client: openai.OpenAI, items: list[Any], param: str, instructions: str | None):
+    """However many messages the items amount to."""
+    with pytest.raises(openai.BadRequestError) as told:
+        client.responses.create(**asks(input=items, instructions=instructions))
+    assert told.value.param == param and "messages[" not in told.value.message
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "asked"), [("chat/completions", "messages"), ("completions", "prompt"), ("responses", "input")])
+def test_an_engine_that_finds_it_too_long_leads_to_the_field_the_client_sent(
+    served: Served, scripted: ScriptedEngine, path: str, asked: str, stream: bool
+):
+    words = "The input (99999 tokens) is longer than the model's context length (32768 tokens)."
+    scripted.script = Reply(fault=Say(status=400, data=json.dumps({"error": {"message": words}}).encode()))
+    content: Any = [{"role": "user", "content": "Hi"}] if asked == "messages" else "Hi"
+    told = served.http.post(f"/v1/{path}", json={"model": "gemma-3n", "stream": stream, asked: content})
+    error = told.json()["error"]
+    assert (told.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", asked)
+

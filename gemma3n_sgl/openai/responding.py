@@ -9,7 +9,7 @@ from typing import Any
 
 from gemma3n_sgl.errors import Gemma3nError
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Usage
-from gemma3n_sgl.openai.responses import ResponsesRequest, our_field
+from gemma3n_sgl.openai.responses import ResponsesRequest
 from gemma3n_sgl.openai.writing import on_one_line, told_step
 
 Item = dict[str, Any]
@@ -26,7 +26,7 @@ class Responding:
         self._output: list[Item] = []
 
     def field(self, name: str) -> str:
-        return our_field(name)
+        return self._asked.field(name)
 
     def whole(self, runs: list[list[Event]]) -> dict[str, Any]:
         for event in runs[0]:
@@ -73,7 +73,7 @@ class Responding:
         elif isinstance(event, Done):
             if not event.calls:
                 yield from self._in("message", _message)
-            yield from self._close()
+            yield from self._close("incomplete" if _is_cut(event) else "completed")
 
     def _in(self, kind: str, new: Any) -> Iterator[bytes]:
         """Be in an item of this kind."""
@@ -97,12 +97,12 @@ class Responding:
         more: dict[str, Any] = {} if parts == "summary" else {"logprobs": []}
         yield self._event(f"response.{name}_text.delta", **self._place(parts), delta=text, **more)
 
-    def _close(self) -> Iterator[bytes]:
+    def _close(self, status: str = "completed") -> Iterator[bytes]:
         """End the item that is open, if one is."""
         if not self._is_open():
             return
         item = self._output[-1]
-        item["status"] = "completed"
+        item["status"] = status
         if item["type"] == "function_call":
             yield self._event("response.function_call_arguments.done", **self._place(), name=item["name"], arguments=item["arguments"])
         else:
@@ -126,9 +126,7 @@ class Responding:
         return f"event: {kind}\ndata: ".encode() + on_one_line({"type": kind, "sequence_number": self._sequence} | fields) + b"\n\n"
 
     def _ended(self, done: Done) -> dict[str, Any]:
-        cut = done.finish_reason == "length"
-        if cut:
-            self._output[-1]["status"] = "incomplete"
+        cut = _is_cut(done)
         response = self._response("incomplete" if cut else "completed")
         return response | {"incomplete_details": {"reason": "max_output_tokens"} if cut else None, "usage": _usage(done.usage)}
 
@@ -159,6 +157,10 @@ class Responding:
             "truncation": asked.truncation or "disabled",
             "usage": None,
         }
+
+
+def _is_cut(done: Done) -> bool:
+    return done.finish_reason == "length"
 
 
 def _reasoning() -> Item:

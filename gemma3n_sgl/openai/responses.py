@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +12,12 @@ from gemma3n_sgl.openai.requests import ChatRequest, check_fields, invalid
 
 _STATE = ("previous_response_id", "conversation", "background", "prompt", "max_tool_calls", "context_management")
 """What needs a server that remembers."""
+
+_MESSAGE = re.compile(r"messages\[(\d+)\](?:\.tool_calls\[(\d+)\](?:\.function)?)?(.*)")
+_TOOL = re.compile(r"^(tools\[\d+\]|tool_choice)\.function\b")
+_PREFIXES = (("messages", "input"), ("response_format.json_schema", "text.format"), ("response_format", "text.format"))
+_NAMES = {"max_tokens": "max_output_tokens", "reasoning_effort": "reasoning.effort"}
+"""What a chat request's fields are called here."""
 
 _CONTENT = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 
@@ -56,7 +63,7 @@ class ResponsesRequest(BaseModel):
         """The chat request that this amounts to. Raises InvalidValue with this request's field as `param`."""
         fields: dict[str, Any] = {
             "model": self.model,
-            "messages": self._messages(),
+            "messages": [message for _, message in self._placed()],
             "max_tokens": self.max_output_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -73,33 +80,45 @@ class ResponsesRequest(BaseModel):
             return ChatRequest.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
             told = invalid(error)
-            told.param = our_field(told.param) if told.param else None
-            raise told from None
+            param = told.param or ""
+            ours = self.field(param)
+            raise InvalidValue(told.message.replace(f"`{param}`", f"`{ours}`"), param=ours or None) from None
 
-    def _messages(self) -> list[dict[str, Any]]:
-        system = [{"role": "system", "content": self.instructions}] if self.instructions else []
+    def field(self, name: str) -> str:
+        """What a field of that chat request is called in this one."""
+        if found := _MESSAGE.match(name):
+            index, call, rest = found.groups()
+            items, message = self._placed()[int(index)]
+            where = items[int(call or 0)]
+            if not where.startswith("input["):
+                return where
+            if message["role"] == "tool":
+                rest = rest.replace(".content", ".output", 1)
+            return where + (".call_id" if rest in (".id", ".tool_call_id") else rest)
+        for theirs, ours in _PREFIXES:
+            if name.startswith(theirs):
+                return ours + name.removeprefix(theirs)
+        return _TOOL.sub(r"\1", _NAMES.get(name, name))
+
+    def _placed(self) -> list[tuple[list[str], dict[str, Any]]]:
+        """The messages, each with what it comes from here: with several items where the calls of each are told in one message."""
+        system = [(["instructions"], {"role": "system", "content": self.instructions})] if self.instructions else []
         if isinstance(self.input, str):
-            return [*system, {"role": "user", "content": self.input}]
-        messages: list[dict[str, Any]] = []
+            return [*system, (["input"], {"role": "user", "content": self.input})]
+        placed: list[tuple[list[str], dict[str, Any]]] = []
         for i, item in enumerate(self.input):
-            message = _message(item, f"input[{i}]")
+            where = f"input[{i}]"
+            message = _message(item, where)
             if message is None:
                 continue
-            if messages and "tool_calls" in message and "tool_calls" in messages[-1]:
-                messages[-1]["tool_calls"] += message["tool_calls"]
+            if placed and "tool_calls" in message and "tool_calls" in placed[-1][1]:
+                placed[-1][0].append(where)
+                placed[-1][1]["tool_calls"] += message["tool_calls"]
             else:
-                messages.append(message)
-        if not messages:
+                placed.append(([where], message))
+        if not placed:
             raise InvalidValue("`input` holds no message.", param="input")
-        return [*system, *messages]
-
-
-def our_field(name: str) -> str:
-    """What a field of the chat request is called here."""
-    for theirs, ours in (("messages", "input"), ("response_format.json_schema", "text.format"), ("response_format", "text.format")):
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return {"max_tokens": "max_output_tokens", "reasoning_effort": "reasoning.effort"}.get(name, name)
+        return [*system, *placed]
 
 
 def _message(item: dict[str, Any], where: str) -> dict[str, Any] | None:
