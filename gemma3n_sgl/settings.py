@@ -17,8 +17,16 @@ PREFIX = "GEMMA3N_"
 _LOGIN = re.compile("//[^/@]*@")
 """A name and password in an address."""
 
+_MOST = 10**12
+"""More than anybody has of anything; as many megabytes are still a number of bytes to the system."""
+
 Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
+"""Measured by the loop, which takes `inf` for ever."""
+
+Timed = Annotated[float, Field(gt=0, le=1e9)]
+"""Seconds measured by the system, whose timers take no `inf`, and no more than some centuries."""
+
+Count = Annotated[int, Field(gt=0, le=_MOST)]
 
 
 class Settings(BaseModel):
@@ -53,12 +61,12 @@ class Settings(BaseModel):
     max_upload_mb: Count = Field(1024, description="largest file to /v1/audio, MB")
     max_upload_seconds: Seconds = Field(21600, description="longest sound to /v1/audio, s")
     fetch_timeout: Seconds = Field(10, description="time to fetch one URL in all, s")
-    decode_timeout: Seconds = Field(10, description="time to decode one picture, or a second of sound, s")
+    decode_timeout: Timed = Field(10, description="time to decode one picture, or a second of sound, s")
     decode_memory_mb: Count = Field(1024, description="memory for decoding one file, MB")
 
     max_runs: Count = Field(2048, description="runs at once; further ones wait")
     max_runs_per_key: Count = Field(1024, description="runs of one key at once, those that wait included; without keys, of one address")
-    max_queue: Annotated[int, Field(ge=0)] = Field(1024, description="requests that wait for a run")
+    max_queue: Annotated[int, Field(ge=0, le=_MOST)] = Field(1024, description="requests that wait for a run")
     queue_timeout: Seconds = Field(30, description="time a request waits for a run, s")
     max_messages: Count = Field(2048, description="messages in one request")
     max_parts: Count = Field(4096, description="parts of all messages in one request")
@@ -75,13 +83,13 @@ class Settings(BaseModel):
     body_timeout: Seconds = Field(30, description="time for the body of a request, and a second more for each 50 kB of it, s")
     send_timeout: Seconds = Field(30, description="time for which a client may stop reading its answer, s")
     shutdown_delay: Annotated[float, Field(ge=0)] = Field(0.0, description="time after SIGTERM in which /health says 503 and all else goes on, s")
-    shutdown_timeout: Seconds = Field(30, description="time after SIGTERM for answers under way, s")
+    shutdown_timeout: Timed = Field(30, description="time after SIGTERM for answers under way, s")
     log_format: Literal["text", "json"] = Field("text", description="lines of the log: `text` or `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least that is logged: `debug`, `info`, `warning`, `error`")
     log_content: bool = Field(False, description="log prompts, answers, and the words of unexpected errors, which may quote them")
     metrics: Literal["key", "open", "off"] = Field("key", description="who reads `/metrics`: `key` (if keys are set, who holds one), `open`, `off`")
 
-    max_block: Seconds = Field(5, description="time for which a program may hold up all others, s")
+    max_block: Timed = Field(5, description="time for which a program may hold up all others, s")
 
     connect_timeout: Seconds = Field(5, description="time to reach the engine, s")
     first_token_timeout: Seconds = Field(120, description="time until the engine's first token, s")
@@ -165,7 +173,7 @@ def lines_of(file: str, setting: str) -> list[str]:
     """The lines of a file of secrets, without empty ones and comments. SettingsError names the setting where there are none."""
     variable = PREFIX + setting.upper()
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise SettingsError(f"{variable}: the file {file} can't be read.") from None
     lines = [line.strip() for line in text.splitlines()]

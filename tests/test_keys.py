@@ -39,6 +39,13 @@ def test_keys_of_a_file_and_of_the_settings_are_all_known(scripted: ScriptedEngi
         assert status(served, "first", "bearer") == 200 and status(served, "first", "Basic") == 401
 
 
+def test_a_file_saved_by_an_editor_of_windows_loses_no_key(scripted: ScriptedEngine, file: Path):
+    """It begins with a byte order mark, which nobody sees."""
+    file.write_text("first\r\nsecond\r\n", "utf-8-sig")
+    with serving(Settings(runtime_url=scripted.url, api_keys_file=str(file))) as served:
+        assert [status(served, key) for key in ("first", "second")] == [200] * 2
+
+
 @pytest.mark.parametrize("how", ["written", "exchanged", "a link turned"])
 def test_a_file_that_changes_is_read_again_without_a_restart(scripted: ScriptedEngine, file: Path, how: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(keys, "GLANCE", 0.02)
@@ -86,8 +93,9 @@ def test_a_file_without_keys_is_told_before_anything_is_served(tmp_path: Path, s
         keys.KeyRing(settings) if setting == "api_keys_file" else endpoint_of(settings)
 
 
-def test_the_engines_key_comes_from_a_file(tmp_path: Path):
-    (tmp_path / "key").write_text("secret\n")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_the_engines_key_comes_from_a_file(tmp_path: Path, encoding: str):
+    (tmp_path / "key").write_text("secret\n", encoding)
     assert Settings(runtime_api_key="other", runtime_api_key_file=str(tmp_path / "key")).engine_key == "secret"
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+import math
 import re
 import time
 import wave
 from typing import Any
 
 import pytest
+from annotated_types import Le
 from PIL import Image
 from scripted_engine import ScriptedEngine
 from serving import Served, one_for_all, serving
 
+from gemma3n_sgl.errors import SettingsError
+from gemma3n_sgl.serving.watchdog import Watchdog
 from gemma3n_sgl.settings import Settings
 
 LOW: dict[str, Any] = {
@@ -150,3 +155,36 @@ def test_a_schema_that_nests_for_ever_is_looked_at_no_further_than_it_may(served
 def test_what_the_engine_could_not_bear_can_not_be_allowed(name: str):
     with pytest.raises(Exception, match=name):
         Settings.from_env({name: "1000000"})
+
+
+@pytest.mark.parametrize("name", ["SHUTDOWN_TIMEOUT", "MAX_BLOCK", "DECODE_TIMEOUT"])
+@pytest.mark.parametrize("value", ["inf", "1e300", "nan", "0"])
+def test_a_time_the_system_cant_measure_is_refused_before_anything_is_served(name: str, value: str):
+    with pytest.raises(SettingsError, match=f"GEMMA3N_{name}: .*(less|greater) than"):
+        Settings.from_env({f"GEMMA3N_{name}": value})
+
+
+def test_a_number_beyond_all_reason_is_refused():
+    for name in ("MAX_BODY_MB", "DECODE_MEMORY_MB", "MAX_IMAGE_MEGAPIXELS", "MAX_QUEUE"):
+        with pytest.raises(SettingsError, match=f"GEMMA3N_{name}: .*less than"):
+            Settings.from_env({f"GEMMA3N_{name}": "9" * 400})
+
+
+def most(name: str) -> float:
+    """The largest value a setting takes; of workers and ports there is but one here."""
+    field = Settings.model_fields[name]
+    return next((limit.le for limit in field.metadata if isinstance(limit, Le)), math.inf)  # type: ignore[misc]
+
+
+async def test_whatever_is_allowed_is_served_with(scripted: ScriptedEngine):
+    """With every limit as high and every time as long as it may be, the endless ones among them."""
+    numbers = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float) and name not in ("workers", "port")]
+    highest = Settings(runtime_url=scripted.url, **{name: most(name) for name in numbers if name != "shutdown_delay"})
+    assert {"run_timeout", "send_timeout", "max_upload_seconds"} <= {name for name in numbers if math.isinf(most(name))}
+    watchdog = Watchdog({}, highest.max_block)
+    watchdog.start()  # in the main thread, where it sets its timers
+    watchdog.stop()
+    with serving(highest) as served:
+        for asked in ({}, parts(picture()), parts(sound(1)), parts(sound(40))):
+            told = await asyncio.to_thread(served.ask, **asked)
+            assert told.status_code == 200, told.text
