@@ -190,6 +190,18 @@ def test_a_body_that_is_no_form_is_told(served: Served):
     assert told.status_code == 400 and "multipart" in told.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(("charset", "status"), [("utf-8", 200), ("nonsense", 200), ("undefined", 400), ("punycode", 400)])
+@pytest.mark.parametrize("route", ["transcriptions", "translations"])
+def test_a_form_in_an_encoding_that_cant_be_read_is_told(served: Served, route: str, charset: str, status: int):
+    form = b"".join(
+        b'--B\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n' % part
+        for part in ((b"model", b"gemma-3n"), (b'file"; filename="a.wav', DIGITS.read_bytes()))
+    )
+    kind = f"multipart/form-data; boundary=B; charset={charset}"
+    told = served.http.post(f"/v1/audio/{route}", content=form + b"--B--\r\n", headers={"content-type": kind})
+    assert told.status_code == status and ("can't be read" in told.text) == (status == 400)
+
+
 def test_subtitles_survive_whatever_was_said():
     segments = [Segment(0, 1.5, "a --> b\n\n<i>&"), Segment(3599.9996, 7322.25, "end")]
     assert srt(segments) == "1\n00:00:00,000 --> 00:00:01,500\na → b\n<i>&\n\n2\n01:00:00,000 --> 02:02:02,250\nend\n"

@@ -62,7 +62,7 @@ async def _form(request: Request) -> FormData:
     try:
         with room_on_disk():
             return await request.form(max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_TEXT)
-    except HTTPException:
+    except (HTTPException, UnicodeError):  # the latter of a charset that is no text's, such as "undefined"
         raise InvalidValue("The form can't be read: it holds one file, and a few fields of text. Let a client library write it.") from None
 
 
