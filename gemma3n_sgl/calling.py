@@ -26,6 +26,10 @@ NONE = "none"
 """What the model writes in place of a tool's name when it answers."""
 
 
+_SILENT = {"type", "properties", "title", "description"}
+"""Keywords of a schema that, without any properties, say nothing of arguments."""
+
+
 class Tool(BaseModel):
     """A function the model may have called; `parameters` is the JSON schema of its arguments, an object."""
 
@@ -37,8 +41,9 @@ class Tool(BaseModel):
 
     @property
     def object_schema(self) -> dict[str, Any]:
-        """The arguments' JSON schema: an object always, without arguments where none are named."""
-        return {"type": "object", "properties": {}, "additionalProperties": False} | self.parameters
+        """The arguments' JSON schema: an object always, without arguments where nothing is said of any."""
+        silent = not self.parameters.get("properties") and set(self.parameters) <= _SILENT
+        return {"type": "object"} | ({"properties": {}, "additionalProperties": False} if silent else {}) | self.parameters
 
 
 class SglArguments(SglGen):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_schemas import SCHEMAS, TREE
 
+from gemma3n_sgl.calling import Tool
 from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.forms import _compiled, ebnf, json_object, json_schema, regex
 from gemma3n_sgl.forms.bounds import LEVELS, UNASKED_TOKENS
@@ -250,8 +251,50 @@ HOSTILE = {
     "a long text": {"type": "string", "minLength": 8192, "maxLength": 10**9},
     "huge numbers": {"type": "integer", "minimum": -(10**15), "maximum": 10**15, "multipleOf": 7},
     "repeats of repeats": {"type": "string", "pattern": "((a{1,100}){1,100}){1,100}"},
+    "a value and a pattern that goes back": {"enum": ["a" * 90 + "!", "ok"], "pattern": "^(a+)+$|ok"},
+    "a long search": {"enum": ["a" * 100, "ok"], "pattern": "((a{1,}){100}){100}"},
+    "many searches": {"enum": [f"{i:05}" for i in range(3000)], "pattern": "(" + "|".join(f"[0-9]{i}x" for i in range(90)) + ")$|00001"},
+    "a step of a huge number": {"enum": [1e30, 2], "multipleOf": 1},
     "beyond the size": {"description": "x" * 70_000},
 }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fit"),
+    [("^(a+)+$", ["a"]), ("b", ["ab", "b"]), ("^a?b$", ["ab", "b"]), (r"^\w{2,}$", ["ab"]), ("[^ab]", ["c d", ""][:1]), ("^$|^a$", ["a", ""])],
+)
+def test_of_values_those_stay_in_which_the_pattern_is_found(pattern: str, fit: list[str]):
+    values = ["a", "ab", "b", "c d", ""]
+    left = json_schema({"enum": values, "pattern": pattern}).ebnf
+    assert [value for value in values if f'"\\"{value}\\""' in left] == [value for value in values if value in fit]
+
+
+def test_a_pattern_beside_values_is_refused_with_the_reason():
+    with pytest.raises(InvalidValue, match="has a `pattern` that has a look-around, which is not supported"):
+        json_schema({"enum": ["ab"], "pattern": "(?=a)b"})
+
+
+_NODE = {"type": "object", "properties": {"name": {"type": "string"}, "next": {"$ref": "#/$defs/Node"}}, "required": ["name"]}
+_CITY = {"properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "has"),
+    [
+        ({"$defs": {"Node": _NODE}, "$ref": "#/$defs/Node"}, "name"),
+        ({"allOf": [_CITY]}, "city"),
+        ({"anyOf": [_CITY, {"properties": {"zip": {"type": "string"}}, "required": ["zip"]}]}, "zip"),
+        (_CITY, "city"),
+    ],
+)
+def test_a_tools_arguments_may_be_said_in_any_words_of_json_schema(parameters: dict[str, Any], has: str):
+    assert f'\\"{has}\\"' in json_schema(Tool(name="f", parameters=parameters).object_schema).ebnf
+
+
+@pytest.mark.parametrize("parameters", [{}, {"type": "object"}, {"type": "object", "properties": {}, "title": "Nothing"}])
+def test_a_tool_of_which_nothing_is_said_has_no_arguments(parameters: dict[str, Any]):
+    schema = json_schema(Tool(name="f", parameters=parameters).object_schema)
+    assert schema.ebnf == json_schema({"type": "object", "properties": {}, "additionalProperties": False}).ebnf
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
-from gemma3n_sgl.forms.keywords import Demands, Limit, same
+from gemma3n_sgl.forms.grammar import Unkept
+from gemma3n_sgl.forms.keywords import Demands, Limit, identity
+from gemma3n_sgl.forms.patterns import found_in
 
 Ways = Callable[[Any], Sequence[Demands]]
 """A schema's alternatives; a value fits that fits one of them."""
@@ -17,7 +19,7 @@ def fits(value: Any, asks: Demands, ways: Ways) -> bool:
     """Whether a value keeps to all of one alternative."""
     if asks.types is not None and not any(_is(value, kind) for kind in asks.types):
         return False
-    if asks.values is not None and not any(same(value, each) for each in asks.values):
+    if asks.values is not None and identity(value) not in asks.known:
         return False
     if isinstance(value, str):
         return _within(len(value), asks.shortest, asks.longest) and (not asks.pattern or _matches(asks.pattern, value))
@@ -26,10 +28,10 @@ def fits(value: Any, asks: Demands, ways: Ways) -> bool:
     if isinstance(value, int | float):
         number = Decimal(repr(value))
         exact = (number, False)
-        return not (_beyond(exact, asks.high) or _beyond(asks.low, exact)) and not (asks.step and number % asks.step)
+        return not (_beyond(exact, asks.high) or _beyond(asks.low, exact)) and not (asks.step and Fraction(number) % Fraction(asks.step))
     if isinstance(value, list):
         items = [asks.prefix[i] if i < len(asks.prefix) else asks.items for i in range(len(value))]
-        repeated = asks.unique and any(same(one, other) for i, one in enumerate(value) for other in value[:i])
+        repeated = asks.unique and len(set(map(identity, value))) < len(value)
         return _within(len(value), asks.fewest, asks.most) and not repeated and all(_fits_one(*pair, ways) for pair in zip(value, items, strict=True))
     members = [(each, asks.properties.get(name, asks.others)) for name, each in value.items()]
     sized = _within(len(value), asks.least_properties, asks.most_properties)
@@ -74,11 +76,10 @@ def _within(count: int, least: int, most: int | None) -> bool:
 
 
 def _matches(pattern: str, value: str) -> bool:
-    """Only for a short text: what is given outright by a client must not be searched for ever."""
     try:
-        return len(value) <= 100 and re.search(pattern, value) is not None
-    except re.error:
-        return False
+        return found_in(pattern, value)
+    except Unkept as unkept:
+        raise Unkept(f"has a `pattern` that {unkept.says}") from None
 
 
 def _beyond(low: Limit | None, high: Limit | None) -> bool:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 from gemma3n_sgl.forms.bounds import MOST_MINIMUM
@@ -59,6 +60,11 @@ class Demands:
     most: int | None = None
     unique: bool = False
     implied: tuple[str, ...] = ()
+
+    @cached_property
+    def known(self) -> frozenset[Any]:
+        """`values`, to look one up by its `identity`."""
+        return frozenset(map(identity, self.values or ()))
 
     def kinds(self) -> tuple[str, ...]:
         """The types asked for; where none is named, those its keywords speak of, else all."""
@@ -142,7 +148,7 @@ class _Reader:
         if not isinstance(values, list) or not values:
             raise self._malformed("enum", "a list of at least one value")
         if "const" in self._schema:
-            values = [value for value in values if same(value, self._schema["const"])]
+            values = [value for value in values if identity(value) == identity(self._schema["const"])]
         return tuple(values)
 
     def _number(self, keyword: str) -> Decimal | None:
@@ -218,12 +224,12 @@ class _Reader:
         return {"prefix": tuple(prefix), "items": items}
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal as JSON: 1 is 1.0, but true is not 1."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
-    return bool(one == other)
+def identity(value: Any) -> Any:
+    """What is equal, and can be looked up, where two values are equal as JSON: 1 is 1.0, but true is not 1."""
+    if isinstance(value, bool):
+        return ("a boolean", value)
+    if isinstance(value, list):
+        return ("an array", tuple(map(identity, value)))
+    if isinstance(value, dict):
+        return ("an object", frozenset((name, identity(each)) for name, each in value.items()))
+    return value

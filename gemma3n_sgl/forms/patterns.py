@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gemma3n_sgl.forms.bounds import MOST_PATTERN, MOST_REPEATS, UNENDING
@@ -163,11 +165,69 @@ class Pattern:
         return Part(either(pieces), ranges)
 
 
+def found_in(text: str, value: str) -> bool:
+    """Whether the expression `text` matches somewhere in a value that a schema gives outright. Unkept as for a pattern without one, and where
+    that takes long: Python's own matching goes back over what it has tried, and some thirty characters would keep all others waiting for hours."""
+    return _Search(value).found(_parsed(text))
+
+
+class _Search:
+    """All ways of an expression through a value at once, as the positions they have come to."""
+
+    def __init__(self, value: str) -> None:
+        self._codes = list(map(ord, value))
+        self._left = 100 * (len(value) + 1)
+
+    def found(self, items: Sequence[Any]) -> bool:
+        return bool(self._ends(items, set(range(len(self._codes) + 1))))
+
+    def _ends(self, items: Iterable[Any], at: set[int]) -> set[int]:
+        """Where the items may end that begin at one of these positions."""
+        for kind, value in items:
+            self._left -= 1 + len(at)
+            if self._left < 0:
+                raise Unkept("takes too long to look for in the values given beside it")
+            at = self._one(str(kind), value, at)
+            if not at:
+                break
+        return at
+
+    def _one(self, kind: str, value: Any, at: set[int]) -> set[int]:
+        if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
+            ranges = _ranges(kind, value)
+            return {i + 1 for i in at if i < len(self._codes) and any(low <= self._codes[i] <= high for low, high in ranges)}
+        if kind in ("MAX_REPEAT", "MIN_REPEAT"):
+            low, high, inner = value
+            return self._repeat(low, high, inner, at)
+        if kind == "SUBPATTERN" and not (value[1] or value[2]):
+            return self._ends(value[-1], at)
+        if kind == "BRANCH":
+            return set().union(*(self._ends(branch, at) for branch in value[1]))
+        if anchor := _anchor((kind, value)):
+            return at & {0 if anchor == "BEGINNING" else len(self._codes)}
+        raise Unkept(f"has {_REFUSED.get(kind, 'something')}, which is not supported")
+
+    def _repeat(self, low: int, high: Any, inner: Iterable[Any], at: set[int]) -> set[int]:
+        found: set[int] = set()
+        rounds = 0
+        while at and (_is_open(high) or rounds <= high):
+            if rounds >= low:
+                if at <= found:
+                    break
+                found |= at
+            at, before = self._ends(inner, at), at
+            if at == before:  # and so it stays
+                rounds = max(rounds, low - 1)
+            rounds += 1
+        return found
+
+
 def _exactly(ranges: Ranges) -> Piece:
     low, high = ranges[0]
     return literal(chr(low)) if low == high and len(ranges) == 1 else one_of(ranges)
 
 
+@lru_cache(64)
 def _parsed(text: str) -> list[Any]:
     if len(text) > MOST_PATTERN:
         raise Unkept(f"has more than {MOST_PATTERN} characters")

@@ -11,7 +11,7 @@ from typing import Any
 from gemma3n_sgl.forms.bounds import MOST_STEPS
 from gemma3n_sgl.forms.grammar import Unkept
 from gemma3n_sgl.forms.judging import apart
-from gemma3n_sgl.forms.keywords import Demands, Limit, at, check_names, demands, same
+from gemma3n_sgl.forms.keywords import Demands, Limit, at, check_names, demands, identity
 from gemma3n_sgl.forms.references import recursive, resolved
 
 _COMPOSED = ("$ref", "allOf", "anyOf", "oneOf")
@@ -118,7 +118,7 @@ class Document:
         types = _types(a, b)
         values = a.values if b.values is None else b.values
         if a.values is not None and b.values is not None:
-            values = tuple(value for value in a.values if any(same(value, other) for other in b.values))
+            values = tuple(value for value in a.values if identity(value) in b.known)
         if types == () or values == ():
             return None
         if a.pattern and b.pattern and a.pattern != b.pattern:

@@ -8,7 +8,7 @@ from typing import Any
 from gemma3n_sgl.forms.bounds import MOST_NESTING, Bounds
 from gemma3n_sgl.forms.grammar import Grammar, Impossible, Piece, Unkept, either, literal, sequence
 from gemma3n_sgl.forms.judging import fits
-from gemma3n_sgl.forms.keywords import Demands, at, same
+from gemma3n_sgl.forms.keywords import Demands, at, identity
 from gemma3n_sgl.forms.listing import Member, in_order, items, key, members
 from gemma3n_sgl.forms.reading import Alternative, Document, below
 from gemma3n_sgl.forms.scalars import number, text, written
@@ -126,7 +126,8 @@ class Values:
         ways = self._document.ways(asks.items)
         values: list[Any] = []
         for each in ways:
-            values += [one for one in each.values or () if fits(one, each, self._document.ways) and not any(same(one, known) for known in values)]
+            values += [one for one in each.values or () if fits(one, each, self._document.ways)]
+        values = list({identity(value): value for value in reversed(values)}.values())[::-1]
         if asks.prefix or any(each.values is None for each in ways) or len(values) > _MOST_IN_ORDER:
             raise Unkept(f"has a `uniqueItems`{at(spot.place)}, which is supported only for items with an `enum` of at most {_MOST_IN_ORDER} values")
         most = len(values) if asks.most is None else min(asks.most, len(values))
