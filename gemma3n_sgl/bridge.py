@@ -138,6 +138,10 @@ class Background:
         """Have `close()` run on this loop before the process ends."""
         self._closers.append(close)
 
+    def forget(self) -> None:
+        """In a child of this process, which has the loop but not its thread."""
+        atexit.unregister(self._shut)
+
     def _shut(self) -> None:
         for close in self._closers:
             self.result(close())
@@ -155,13 +159,25 @@ class Background:
 
 
 _started = cache(Background)
-_starting = threading.Lock()
+_starting = threading.RLock()  # the garbage collector may come round within, and end a run
 
 
 def background() -> Background:
     """The background loop of this process, started at first use."""
     with _starting:  # `cache` alone would start one for each of two threads that come at once
         return _started()
+
+
+def _begin_anew() -> None:
+    global _starting
+    if _started.cache_info().currsize:
+        _started().forget()
+    _starting = threading.RLock()
+    _started.cache_clear()
+    _pool.cache_clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def on_background() -> bool:

@@ -11,9 +11,10 @@ from sglang.lang.ir import SglFunction
 from tqdm.auto import tqdm
 
 from gemma3n_sgl import running
-from gemma3n_sgl.bridge import background
+from gemma3n_sgl.bridge import in_program, on_background, wait
 from gemma3n_sgl.conversation import Conversation, Part
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
+from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.events import Done, Event
 from gemma3n_sgl.notebook import watching
 from gemma3n_sgl.program import Program
@@ -61,7 +62,7 @@ class Gemma:
         program, arguments = _bound(function, parts, values)
         with watching(arguments, program.name, wanted=progress) as told:
             if told is None:
-                return background().result(running.run(program, arguments, self.endpoint, sampling, self.budget))
+                return wait(running.run(program, arguments, self.endpoint, sampling, self.budget))
             for event in self._events(program, arguments, sampling):
                 told(event)
         assert isinstance(event, Done)
@@ -75,10 +76,11 @@ class Gemma:
     def _events(self, program: Program, arguments: dict[str, Any], sampling: Sampling | None) -> Iterator[Event]:
         events = running.stream(program, arguments, self.endpoint, sampling, self.budget)
         try:
-            while (event := background().result(_next(events))) is not None:
+            while (event := wait(_next(events))) is not None:
                 yield event
         finally:
-            background().result(_aclose(events))
+            if not (in_program() or on_background()):  # there a loop that can't be waited for closes it, as soon as nobody has it
+                wait(_aclose(events))
 
     def run_batch(
         self,
@@ -95,7 +97,7 @@ class Gemma:
         """
         program = Program.of(function, file_doc=function.func.__name__)
         arguments = [program.arguments(values) for values in batch]
-        return background().result(self._batch(program, arguments, sampling, concurrency, progress))
+        return wait(self._batch(program, arguments, sampling, concurrency, progress))
 
     async def _batch(
         self, program: Program, batch: list[dict[str, Any]], sampling: Sampling | None, concurrency: int, progress: bool
@@ -121,9 +123,12 @@ def _bound(function: SglFunction, parts: Sequence[Part | Conversation], values: 
     program = Program.of(function, file_doc=function.func.__name__)
     if not parts:
         return program, program.arguments(values)
-    if len(parts) == 1 and isinstance(parts[0], Conversation):
-        return program, program.bind(parts[0], values)
-    return program, program.bind(Conversation.of(*[part for part in parts if not isinstance(part, Conversation)]), values)
+    talks = [part for part in parts if isinstance(part, Conversation)]
+    if not talks:
+        return program, program.bind(Conversation.of(*parts), values)  # type: ignore[arg-type]  # just seen to be parts
+    if len(parts) > 1:
+        raise InvalidValue("A Conversation is given alone. Put what else is said into its last turn.")
+    return program, program.bind(talks[0], values)
 
 
 async def _next(events: AsyncIterator[Event]) -> Event | None:
@@ -131,4 +136,6 @@ async def _next(events: AsyncIterator[Event]) -> Event | None:
 
 
 async def _aclose(events: Any) -> None:
+    while events.ag_running:  # noqa: ASYNC110 - Ctrl-C has just cancelled what it waits for, and nothing tells when that has ended
+        await asyncio.sleep(0.01)
     await events.aclose()
