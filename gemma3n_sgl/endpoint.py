@@ -164,7 +164,11 @@ class Gemma3nEndpoint(RuntimeEndpoint):
         if self._failure(s):
             return
         try:
-            yield from relay(self.client, self._stock_payload(s, sampling_params))
+            data = self._stock_payload(s, sampling_params)
+            stop = data["sampling_params"].get("stop") or ()
+            stops = (stop,) if isinstance(stop, str) else tuple(stop)
+            data["sampling_params"]["no_stop_trim"] = bool(stops)  # the engine trims its last event alone, when half of one may be told
+            yield from relay(self.client, data, stops)
         except Exception as error:
             self._fail(s, error)
 

@@ -305,6 +305,8 @@ class LoopExecutor(CountingExecutor):
     def _execute_gen(self, expr: SglGen) -> None:
         name = expr.name
         params = self._resolve_sampling_params(expr.sampling_params)
+        if (params.n or 1) > 1:
+            raise ProgramError("`n` makes several answers of one call, which a run can't take. Use s.fork(n).")
         self.backend._handle_dtype_to_regex(params)
         streams = self._answers(name)
         tell = self._called(expr.tool.name) if isinstance(expr, SglArguments) else self.observer.delta if streams else self.on_delta
@@ -330,6 +332,8 @@ class LoopExecutor(CountingExecutor):
         if log is not None and (tokens := log.rest(meta)):
             self.observer.delta("", tokens)
         made = "".join(said)
+        if streams:
+            self.observer.delta("")  # one without text is an answer too
         self.text_ += made
         self._read = (len(self.text_), len(self.images_))
         self.observer.count(meta, product=_is_product(expr))

@@ -328,6 +328,7 @@ class _Run(Observer):
         if self._streamed:
             return answer
         if not self._emitted:
+            self.joining()
             self.emit(answer)  # set by the program at its end
         if rest := self._joined.flush():
             self._emitted.append(rest)

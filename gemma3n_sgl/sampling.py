@@ -105,8 +105,10 @@ class Sampling:
             params["ignore_eos"] = True
         if self.stop_token_ids:
             params["stop_token_ids"] = [*(params.get("stop_token_ids") or []), *self.stop_token_ids]
-        if self.logit_bias:
-            params["logit_bias"] = dict(self.logit_bias)
+        # with `min_new_tokens` an id beyond the vocabulary ends SGLang 0.5.23, which looks only whether those of `logit_bias` are in it
+        checked = dict.fromkeys(map(str, self.stop_token_ids), 0.0) if self.min_tokens else {}
+        if bias := checked | {str(int(token)): value for token, value in self.logit_bias.items()}:
+            params["logit_bias"] = bias
 
 
 GEMMA = Sampling(temperature=1.0, top_p=0.95, top_k=64, min_p=0.0)

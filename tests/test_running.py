@@ -13,7 +13,7 @@ import sglang as sgl
 from scripted_engine import Die, Hang, Reply, ScriptedEngine
 
 from gemma3n_sgl import Conversation, Gemma3nEndpoint, Image, assistant, offload, running, user
-from gemma3n_sgl.errors import ContextLengthExceeded, EngineError, EngineTimeout, EngineUnavailable, ProgramError, RunTimeout
+from gemma3n_sgl.errors import ContextLengthExceeded, EngineError, EngineTimeout, EngineUnavailable, InvalidValue, ProgramError, RunTimeout
 from gemma3n_sgl.events import Delta, Done, Event, Step, Usage
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.running import Budget
@@ -193,6 +193,31 @@ async def test_the_answer_is_the_variable_however_it_came_about(scripted: Script
     scripted.script = Reply("blue")
     *said, done = await events(scripted, function)
     assert done.answer == answer == "".join(event.text for event in said if isinstance(event, Delta))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("function", [by_choice, by_setting, by_joining, by_scope])
+async def test_a_demand_that_only_one_call_can_keep_is_refused_where_there_are_several(scripted: ScriptedEngine, function: Any):
+    scripted.script = Reply("blue")
+    with pytest.raises(InvalidValue, match="can't be held to `response_format`"):
+        await events(scripted, function, sampling=Sampling(form={"regex": "red"}))
+
+
+async def test_an_answer_without_text_is_held_to_what_was_asked_all_the_same(scripted: ScriptedEngine):
+    scripted.script = Reply("")
+    *_, done = await events(scripted, two_steps, sampling=Sampling(form={"regex": "(red)?"}))
+    assert isinstance(done, Done) and done.answer == ""
+
+
+async def test_several_answers_of_one_call_are_refused_and_not_mixed(scripted: ScriptedEngine):
+    @sgl.function
+    def several(s, question: str):
+        """Ask for two."""
+        s += user(question)
+        s += assistant(sgl.gen("answer", n=2))
+
+    with pytest.raises(ProgramError, match=r"Use s.fork\(n\)"):
+        await events(scripted, several)
+    assert scripted.requests == []
 
 
 @sgl.function

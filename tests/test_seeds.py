@@ -65,7 +65,16 @@ def test_min_tokens_and_min_p_are_survived(served: Served):
 
 
 def test_a_token_beyond_the_vocabulary_is_refused_and_the_engine_lives(served: Served):
-    for fields in ({"logit_bias": {"999999999": 1}}, {"stop_token_ids": [999999999]}):
+    for fields in (
+        {"logit_bias": {"999999999": 1}},
+        {"stop_token_ids": [999999999]},
+        {"stop_token_ids": [999999999], "min_tokens": 1},
+        {"stop_token_ids": [100_000], "min_tokens": 1, "logit_bias": {"7": 0.5}},
+        {"top_k": 2**31},
+        {"top_k": 2**30},
+        {"max_tokens": 2**64},
+        {"min_tokens": 2**40},
+    ):
         assert served.http.post("/v1/chat/completions", json=WILD | fields).status_code in (200, 400)
     assert said(served)
 

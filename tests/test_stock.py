@@ -75,6 +75,17 @@ def test_pictures_and_clips_go_as_data_uris_in_order_and_clips_get_one_length(sc
     assert request["sampling_params"]["max_new_tokens"] == 8
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_ends_before_a_stop_string_however_it_is_cut(scripted: ScriptedEngine, endpoint: Any, stream: bool):
+    @sgl.function
+    def until_the_end(s):
+        s += user("go") + assistant(sgl.gen("answer", stop="END"))
+
+    scripted.script = Reply(("Hello", " E", "N", "D and more"))
+    assert until_the_end.run(backend=endpoint, stream=stream)["answer"] == "Hello "
+    assert sent(scripted)["sampling_params"]["no_stop_trim"] is True
+
+
 def test_streamed_text_arrives_in_pieces(scripted: ScriptedEngine, endpoint: Any):
     scripted.script = Reply("one two three", delay=0.03)
     state = look.run(pictures=[], question="Count", backend=endpoint, stream=True)

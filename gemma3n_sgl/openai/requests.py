@@ -40,6 +40,9 @@ NOTHING: dict[str, tuple[Any, ...]] = {
 """Fields of OpenAI's that are not honoured, with the values of theirs that ask for nothing (as null always does)."""
 
 
+MOST = 2**30
+"""No number of tokens and no id of one is above it. It is SGLang's own "all" for `top_k`; beyond 2**31 its scheduler dies."""
+
 _BRANCH = re.compile(r"(list|literal)\[|constrained-|(str|\[key\]|NamedTool)$")
 """What pydantic puts into the place of an error that no client wrote: which branch of a union, and that it is about a key."""
 
@@ -132,11 +135,11 @@ class ChatRequest(BaseModel):
     messages: Annotated[list[Message], Field(min_length=1)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MOST)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
@@ -145,9 +148,9 @@ class ChatRequest(BaseModel):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MOST)] | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=16)] | None = None
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, le=MOST)]], Field(max_length=16)] | None = None
     continue_final_message: bool | None = None
     response_format: ResponseFormat | None = None
     regex: str | None = None
