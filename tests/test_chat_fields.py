@@ -258,6 +258,7 @@ def test_arguments_cut_by_max_tokens_are_told_as_cut(served: Served, scripted: S
     [
         ({"tool_choice": "required"}, "tool_choice", "not among"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "'x'"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "auto"}}}, "tool_choice", "'auto'"),
         ({"tools": [WEATHER, WEATHER]}, "tools", "same name"),
         ({"tools": [WEATHER, {"type": "function", "function": {"name": "none"}}]}, "tools[1].function.name", "Rename it"),
         ({"tools": [{"type": "function", "function": {"name": "none"}}], "tool_choice": "none"}, "tools[0].function.name", "Rename it"),

@@ -201,7 +201,8 @@ class ChatRequest(BaseModel):
         """The options `tools`, `tool_choice` and `parallel_tool_calls` of a program; {} where no tool may be called."""
         choice = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else self.tool_choice
         names = [given.function.name for given in self.tools or []]
-        if choice not in (None, "none", "auto", *(names if isinstance(self.tool_choice, NamedTool) else ["required"] if names else [])):
+        allowed = names if isinstance(self.tool_choice, NamedTool) else [None, "none", "auto", *(["required"] if names else [])]
+        if choice not in allowed:
             raise InvalidValue(f"`tool_choice` asks for {choice!r}, which is not among `tools`.", param="tool_choice")
         if len(set(names)) < len(names):
             raise InvalidValue("Two of the tools have the same name.", param="tools")
