@@ -78,7 +78,7 @@ bench-check: .venv/.dev  ## in half a minute: whether a token still costs what i
 bench-peers: .venv/.dev  ## ours beside sglang-router, Hayhooks, LiteLLM and SGLang's own frontend, written into docs/performance.md: ten minutes
 	@$(BIN)/python bench/peers.py --write
 
-demo-model: engine  ## train a small model anew: two cores, some two hours, and espeak-ng (apt-get install espeak-ng fonts-dejavu fonts-liberation fonts-freefont-ttf)
+demo-model: engine  ## train a small model anew: two hours of two cores, and espeak-ng (apt-get install espeak-ng fonts-dejavu fonts-liberation fonts-freefont-ttf)
 	@PYTHONPATH=tools:gemma3n_sgl/engine/cpu $(ENGINE_BIN)/python -m demo_model $(FLAGS)
 
 image-check: .venv/.dev  ## lint, build and run the image for real, and ask it something (Docker, or buildah as root)

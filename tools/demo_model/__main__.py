@@ -1,8 +1,8 @@
 """Make the demo model anew, from data by rule to the files that ship: `make demo-model`, or `python -m demo_model [FOLDER]`.
 
-It needs espeak-ng (Debian: `apt-get install espeak-ng`) and the fonts of fonts-dejavu, fonts-liberation and fonts-freefont-ttf, and
-some four core hours: two of two cores that do nothing else. What it works on stays in FOLDER (build/demo-model, 7 GB), and a stage whose result is
-there is not run again.
+It needs espeak-ng (Debian: `apt-get install espeak-ng`) and the fonts of fonts-dejavu, fonts-liberation and fonts-freefont-ttf, and two hours
+of two cores that multiply bfloat16 themselves. What it works on stays in FOLDER (build/demo-model, 7 GB), and a stage whose result is there is
+not run again.
 
 The model that ships came from these stages, the last of them taken up several times (its card tells); `--further` takes it up once more, in an
 hour. What comes out here is better only where `evaluate` and the tests say so, LangChain's agents among them.
