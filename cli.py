@@ -88,6 +88,9 @@ runs = typer.Typer(cls=Programs, rich_markup_mode=None, no_args_is_help=True, su
 
 def main() -> None:
     """Entry point of the command `gemma3n`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without UTF-8 gets "?" and no traceback
     app(prog_name="gemma3n")
 
@@ -141,6 +144,7 @@ def serve(
 
 def _serve(settings: Settings, engine_port: int | None) -> None:
     from gemma3n_sgl.registry import Registry
+    from gemma3n_sgl.serving.keys import KeyRing
     from gemma3n_sgl.serving.logs import set_up
     from gemma3n_sgl.terminal.listening import ended_by_sigterm, engine_beside, reserve, serve_on
     from server import create_app
@@ -149,8 +153,9 @@ def _serve(settings: Settings, engine_port: int | None) -> None:
     engine = engine_beside(engine_port, as_json=settings.log_format == "json")
     with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine as beside:
         settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url})
-        registry = Registry.discover(settings.programs)
-        serve_on(listening, lambda own, closing: create_app(own, registry=registry, closing=closing), settings, registry)
+        settings = settings.model_copy(update={"runtime_api_key": settings.engine_key, "runtime_api_key_file": ""})
+        registry, ring = Registry.discover(settings.programs), KeyRing(settings)
+        serve_on(listening, lambda own, closing: create_app(own, registry=registry, closing=closing, ring=ring), settings, registry)
 
 
 @app.command(epilog=EPILOG)

@@ -59,6 +59,7 @@ def create_app(
     fetch: Fetch | None = None,
     closing: Closing | None = None,
     traces: Traces | None = None,
+    ring: KeyRing | None = None,
 ) -> ASGIApp:
     """The application. Without arguments it reads `GEMMA3N_…` from the environment, and the log is its own; `fetch` replaces the guarded
     fetching of URLs, `traces` what OpenTelemetry's variables say; whoever serves it tells its requests of the end by `closing`."""
@@ -104,13 +105,13 @@ def create_app(
     app.state.metrics = metrics
     shell.endpoint.client.carried = traces.headers
     routes = [route.path for route in app.routes if isinstance(route, Route)]
-    return Watch(guarded(app, shell), routes, metrics, traces, logs.tell, keeps_content=settings.log_content)
+    return Watch(guarded(app, shell, ring or KeyRing(settings)), routes, metrics, traces, logs.tell, keeps_content=settings.log_content)
 
 
-def guarded(app: ASGIApp, shell: Shell) -> ASGIApp:
+def guarded(app: ASGIApp, shell: Shell, ring: KeyRing) -> ASGIApp:
     """The application behind what every request passes: a page's preflight without a key, a place among the runs after it."""
-    settings, ring = shell.settings, KeyRing(shell.settings)
-    behind: ASGIApp = Doors(app, Admission(settings))
+    settings = shell.settings
+    behind: ASGIApp = Doors(app, Admission(settings), shell.closing)
     if ring.is_set:
         behind = Keys(behind, ring, (*OPEN_PATHS, "/metrics") if settings.metrics == "open" else OPEN_PATHS)
     elif is_loopback(settings.host):
@@ -159,14 +160,16 @@ async def translations(request: Request) -> Response:
 
 async def heard(request: Request, task: str) -> Response:
     shell: Shell = request.app.state.shell
-    fields, file = await read_form(request, shell.settings.max_upload_mb * 2**20, shell.settings.body_timeout)
+    with shell.closing.waiting():
+        fields, file = await read_form(request, shell.settings.max_upload_mb * 2**20, shell.settings.body_timeout)
     asked = SpeechRequest.of(fields)
     return shell.respond(lambda: shell.hearing(asked, file, task), Heard(asked, task), stream=asked.stream, media_type=asked.media_type)
 
 
 async def body_of(request: Request) -> bytes:
     shell: Shell = request.app.state.shell
-    body = await read_body(request, shell.settings.max_body_mb * 2**20, shell.settings.body_timeout)
+    with shell.closing.waiting():
+        body = await read_body(request, shell.settings.max_body_mb * 2**20, shell.settings.body_timeout)
     check_values(body, shell.settings)
     return body
 

@@ -169,6 +169,21 @@ def test_a_bug_is_logged_once_with_its_traceback_and_the_id_that_the_client_is_t
     assert [(line["outcome"], line["id"]) for line in written.requests()] == [("error", bug["id"])]
 
 
+def test_an_error_that_is_its_own_cause_is_logged_and_keeps_nobody():
+    try:
+        raise_from_itself()
+    except KeyError as error:
+        told = Lines(as_json=False, with_content=False)._trace(error)
+    assert told.count("KeyError") == 1
+
+
+def raise_from_itself() -> None:
+    try:
+        {}["x"]
+    except KeyError as error:
+        raise error from error
+
+
 @pytest.mark.parametrize("model", ["x\n2026-01-01T00:00:00.000Z info    POST / 200 ok", "\x1b[2J", "x" * 100_000])
 @pytest.mark.parametrize("as_json", [True, False])
 def test_no_client_can_write_lines_of_its_own_into_the_log(

@@ -140,6 +140,25 @@ def test_streams_that_take_too_long_are_told_so_and_then_end(scripted: ScriptedE
     until(lambda: scripted.open == 0)
 
 
+def test_those_that_still_wait_for_a_place_or_send_their_body_are_told_so(scripted: ScriptedEngine, start: Start):
+    server = start(shutdown_timeout=0.5, max_runs=1)
+    scripted.script = LONG
+    half = json.dumps(BODY).encode()
+    with ThreadPoolExecutor() as pool, socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
+        _, ends = in_the_middle(server, pool, 1)
+        slow.sendall(b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % (CHAT.encode(), len(half)) + half[:9])
+        url = f"{server.http.base_url}{CHAT}"
+        waiting = [pool.submit(httpx.post, url, json=BODY | {"stream": stream}, timeout=20) for stream in (False, True)]
+        until(lambda: "gemma3n_queue_depth 3.0" in server.http.get("/metrics").text)
+        server.told()
+        for answer in waiting:
+            assert (answer.result(20).status_code, answer.result().json()["error"]["code"]) == (503, "shutting_down")
+        assert b"503" in slow.recv(4000).partition(b"\r\n")[0]
+        for end in ends:
+            end.result(20)
+    assert server.ended() == 0 and len(scripted.requests) == 1, "none of them is begun"
+
+
 @pytest.mark.parametrize(("first", "second", "status"), [(signal.SIGTERM, signal.SIGTERM, 0), (signal.SIGINT, signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(scripted: ScriptedEngine, start: Start, first: int, second: int, status: int):
     server = start(shutdown_timeout=60)

@@ -18,7 +18,7 @@ from serving import until
 from test_shutdown import BODY, CHAT, Process, Start, in_the_middle, start
 
 from gemma3n_sgl.endpoint import Gemma3nEndpoint
-from gemma3n_sgl.serving.workers import share_of
+from gemma3n_sgl.serving.workers import SHARED_METRICS, share_of, shared_metrics
 from gemma3n_sgl.settings import Settings
 
 __all__ = ["start"]
@@ -61,6 +61,27 @@ def test_one_that_is_killed_is_replaced_and_the_others_go_on(scripted: ScriptedE
     assert f"server process {min(before)} was killed by SIGKILL; another takes its place" in server.log.read_text()
     assert all(ask(server) == 200 for _ in range(10))
     assert max(before) in workers_of(server)
+
+
+def test_keys_that_are_lost_keep_none_from_being_replaced(scripted: ScriptedEngine, start: Start, tmp_path: Path):
+    (keys := tmp_path / "keys").write_text("sesame\n")
+    server = start(workers=2, api_keys_file=keys)
+    until(lambda: len(workers_of(server)) == 2, 20)
+    before = workers_of(server)
+    keys.write_text("")
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(workers_of(server) - before) == 2, 20)
+    held = {"authorization": "Bearer sesame"}
+    assert httpx.post(f"{server.http.base_url}{CHAT}", json=BODY, headers=held, timeout=20).status_code == 200
+    server.log.write_text(server.log.read_text().replace("ERROR", "").replace("SettingsError", ""))  # that the file is lost is told
+
+
+def test_what_they_measure_lies_where_no_upload_can_fill_the_disk(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(SHARED_METRICS, "")  # names no folder
+    with shared_metrics(Settings(workers=2)):
+        assert Path(os.environ[SHARED_METRICS]).parent == Path("/dev/shm")
+    assert SHARED_METRICS not in os.environ
 
 
 def test_sigterm_lets_all_of_them_finish_and_ends_with_0(scripted: ScriptedEngine, start: Start):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from gemma3n_sgl.engine.local import LocalEngine
 from gemma3n_sgl.engine.progress import Progress
-from gemma3n_sgl.errors import EngineUnavailable, SettingsError
+from gemma3n_sgl.errors import EngineUnavailable, Gemma3nError, SettingsError
 
 DEATHS = 5
 """Deaths in a row after which an engine is not started again."""
@@ -65,9 +65,9 @@ class _Keeper:
                 return
             try:
                 self._engine.start()
-            except (EngineUnavailable, SettingsError) as error:
+            except (EngineUnavailable, SettingsError, OSError) as error:
                 if not self._ending.is_set():
-                    self._progress.warn(error.message)
+                    self._progress.warn(error.message if isinstance(error, Gemma3nError) else f"It can't be started: {error.strerror}.")
             ready = time.monotonic()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from gemma3n_sgl.errors import ShuttingDown
 
+_SAID = "The server is shutting down, and this answer was not done in time. Try again."
+
 
 class Closing:
     """`begun`: `/health` says 503, and connections end with the answer they carry. `over`: what is open ends with an error that says so."""
@@ -29,11 +31,21 @@ class Closing:
     @contextmanager
     def watching(self, work: asyncio.Task[Any]) -> Iterator[None]:
         """Have `work` ended, if it is still within this at the end."""
+        if self.over:
+            raise ShuttingDown(_SAID)
         self._open.add(work)
         try:
             yield
         finally:
             self._open.discard(work)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What the current task waits for within, before its answer is made, ends with ShuttingDown at the end."""
+        task = asyncio.current_task()
+        assert task is not None
+        with self.telling(), self.watching(task):
+            yield
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -45,4 +57,4 @@ class Closing:
             if not self.over or task is None:
                 raise
             task.uncancel()
-            raise ShuttingDown("The server is shutting down, and this answer was not done in time. Try again.") from None
+            raise ShuttingDown(_SAID) from None

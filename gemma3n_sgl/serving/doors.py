@@ -7,8 +7,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gemma3n_sgl.errors import Overloaded, ServerFull
+from gemma3n_sgl.errors import Overloaded, ServerFull, ShuttingDown
 from gemma3n_sgl.serving.admission import Admission, Pace
+from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.serving.refusing import refuse
 from gemma3n_sgl.serving.watching import seen
 
@@ -82,8 +83,8 @@ def give_back(scope: Scope) -> None:
 class Doors:
     """Around the application: every POST needs a place, and has it until its answer is out."""
 
-    def __init__(self, app: ASGIApp, admission: Admission) -> None:
-        self._app, self._admission, self._pace = app, admission, Pace()
+    def __init__(self, app: ASGIApp, admission: Admission, closing: Closing) -> None:
+        self._app, self._admission, self._closing, self._pace = app, admission, closing, Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
@@ -92,12 +93,14 @@ class Doors:
         seen().client = who = scope.get(WHO) or address_of(scope.get("client"))
         lease = Lease(self._admission, who)
         try:
-            request = await lease.enter(receive)
+            with self._closing.waiting():
+                request = await lease.enter(receive)
+                if request is not None:
+                    await self._pace.begin()
             if request is not None:
-                await self._pace.begin()
                 scope[LEASE] = lease
                 await self._app(scope, request, send)
-        except (Overloaded, ServerFull) as error:
+        except (Overloaded, ServerFull, ShuttingDown) as error:
             await refuse(error, scope, receive, send)
         finally:
             lease.end()

@@ -100,7 +100,9 @@ class Lines(logging.Formatter):
         """Where it was raised, its causes first."""
         parts = []
         chain: BaseException | None = error
-        while chain is not None:
+        told: set[int] = set()
+        while chain is not None and id(chain) not in told:  # `raise error from error` makes a ring
+            told.add(id(chain))
             parts.append(_frames(chain.__traceback__) + type(chain).__name__ + (f": {_plain(str(chain))}" if self._with_content else ""))
             chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
         return "\nwhich led to\n".join(reversed(parts))

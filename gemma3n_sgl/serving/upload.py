@@ -52,7 +52,7 @@ def room_on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT):  # the last where no folder has room for a first file
             raise
         log.warning("there is no room on disk for a file that is being sent: TMPDIR names the folder such files go to")
         raise ServerFull("There is no room for the file on the server's disk now. Try again later, or send a smaller one.") from None

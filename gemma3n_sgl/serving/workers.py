@@ -23,6 +23,9 @@ from gemma3n_sgl.settings import Settings
 SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's variable for the folder by which processes tell one story; it is read when that is imported."""
 
+_MEMORY = "/dev/shm"
+"""Where a page more has room also when uploads have filled the disk: without, it would be a SIGBUS for every process."""
+
 EARLY = 5.0
 """Seconds: a process that lives no longer has not really begun."""
 
@@ -47,10 +50,12 @@ def share_of(settings: Settings) -> Settings:
 @contextmanager
 def shared_metrics(settings: Settings) -> Iterator[None]:
     """A folder for what the processes measure, unless there is one; to be entered before the server is imported."""
+    if not os.environ.get(SHARED_METRICS):
+        os.environ.pop(SHARED_METRICS, None)  # an empty one would name the current folder
     if settings.workers == 1 or SHARED_METRICS in os.environ:
         yield
         return
-    with TemporaryDirectory(prefix="gemma3n-metrics-") as folder:
+    with TemporaryDirectory(prefix="gemma3n-metrics-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as folder:
         os.environ[SHARED_METRICS] = folder
         try:
             yield
@@ -112,7 +117,9 @@ class Workers:
         early = time.monotonic() - began < EARLY
         self._pause = min(max(PAUSE, 2 * self._pause), LONGEST_PAUSE) if early else 0.0
         log.warning("server process %d %s; another takes its place%s", pid, _end(status), f" in {self._pause:g} s" if early else "")
-        time.sleep(self._pause)
+        end = time.monotonic() + self._pause
+        while self._told is None and time.monotonic() < end:  # one long sleep would go on after a signal (PEP 475)
+            time.sleep(LOOKS)
         if self._told is None:
             self._begin()
 

@@ -47,7 +47,11 @@ async def _examine(read_settings: Callable[[], Settings], environ: Mapping[str, 
     for what, check in _of_the_machine(settings, environ):
         for finding in await _looked("", what, check):
             tell(finding)
-    endpoint = endpoint_of(settings)
+    try:
+        endpoint = endpoint_of(settings)
+    except Gemma3nError as error:
+        tell(problem("settings", error.message, "Correct it; the engine is asked then."))
+        return
     try:
         async for finding in _of_the_engine(endpoint):
             tell(finding)

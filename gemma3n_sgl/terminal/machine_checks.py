@@ -94,7 +94,10 @@ def port(found: Settings) -> Finding:
 
 def disk(found: Settings) -> Finding:
     """Room for the largest upload, which goes to disk while it is heard."""
-    free = shutil.disk_usage(tempfile.gettempdir()).free / 2**20
+    try:
+        free = shutil.disk_usage(tempfile.gettempdir()).free / 2**20
+    except FileNotFoundError:  # what tempfile says where it can't write anywhere
+        free = 0.0
     text = f"{free / 1024:.1f} GB free for uploads of up to {found.max_upload_mb / 1024:g} GB"
     if free < found.max_upload_mb:
         return warning("disk", text, "Make room, set TMPDIR to another disk, or lower GEMMA3N_MAX_UPLOAD_MB.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import time
@@ -36,3 +37,15 @@ def test_on_a_terminal_there_is_a_sign_of_life_at_least_every_two_seconds() -> N
     assert "0:00:01" in lively
     assert "a [very] long line" in lively
     assert max(len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)) for line in lively.splitlines()) <= 100
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_what_nobody_reads_any_more_is_no_error() -> None:
+    """Else the thread that starts a dead engine again would end with the terminal."""
+    Progress(Console(file=Gone())).say("It has died.")
