@@ -141,7 +141,7 @@ class TestErrors:
             (("run", "describe", PICTURE, "--size", "3"), "--size"),
             (("run", "vision", PICTURE, "--effort", "huge"), "'none', 'low', 'high'"),
             (("chat", "Hi.", "--image", SOUND), "is not a picture"),
-            (("chat", "Hi.", "--audio", "nowhere.wav"), "nowhere.wav can't be read: no such file"),
+            (("chat", "Hi.", "--audio", "nowhere.wav"), "There is no file 'nowhere.wav'"),
             (("chat", "Hi.", "--temperature", "9"), "--temperature"),
             (("chat", "Hi.", "--runtime-url", "nowhere"), "--runtime-url: must be an http:// or https:// address"),
             (("chat",), "the standard input: this is empty"),

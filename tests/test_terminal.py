@@ -150,7 +150,7 @@ class TestChat:
         child = terminal("chat")
         child.expect("> ")
         child.sendline("/image nowhere.png")
-        child.expect("nowhere.png can't be read")
+        child.expect("There is no file 'nowhere.png'")
         child.sendline("Hello.")
         child.expect("Error: The engine broke off")
         child.sendline("/what")
