@@ -39,7 +39,7 @@ Folders = Annotated[list[str] | None, typer.Option("--programs", metavar="DIR", 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 Url = Annotated[str | None, typer.Option(metavar="URL", help="The engine to use, if not the one of GEMMA3N_RUNTIME_URL.")]
 Temperature = Annotated[float | None, typer.Option(min=0, max=2, metavar="N", help="0: always the likeliest word; higher: more varied.")]
-MaxTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="The longest answer, in tokens.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="The longest answer, in tokens; of a long recording, about each part.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="The same number draws the same words.")]
 
 
@@ -198,8 +198,8 @@ def transcribe(
         list[str] | None, typer.Argument(metavar="FILE...", help="Recordings of any length; folders of them; - for the standard input.")
     ] = None,
     microphone: Annotated[bool, typer.Option("--microphone", help="Write down what is said now, until Ctrl-C.")] = False,
-    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="File or folder to write to; its name tells the format.")] = "",
-    format_: Annotated[Format | None, typer.Option("--format", help="What to write, if the output's name does not tell.")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="File or folder to write to. Its name tells the format.")] = "",
+    format_: Annotated[Format | None, typer.Option("--format", help="What to write. Default: what the output's name tells, else txt.")] = None,
     language: Annotated[str, typer.Option(metavar="NAME", help="The language that is spoken.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Hear anew what has been written already.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,

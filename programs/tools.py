@@ -9,7 +9,8 @@ MOST_CALLS = 8
 def tools(s, conversation: Conversation, tools: tuple[Tool, ...] = (), tool_choice: str = "auto", parallel_tool_calls: bool = True):
     """Answer, or call tools: the model chooses which (tool_choice: auto, required, or a name), and every call fits its tool's schema."""
     named = tuple(tool for tool in tools if tool.name == tool_choice)
-    s += turns(with_tools(written(s, conversation), tools) if tools else conversation)
+    conversation = written(s, conversation)
+    s += turns(with_tools(conversation, tools) if tools else conversation)
     s += sgl.assistant_begin()
     called = 0
     while tools and called < (MOST_CALLS if parallel_tool_calls and not named else 1):

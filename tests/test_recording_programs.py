@@ -57,6 +57,12 @@ def asked(ear: ListeningEngine) -> list[str]:
     return [body["text"] for body in ear.requests]
 
 
+async def test_a_talk_without_tools_hears_long_sound_as_any_other(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
+    ear.script = lambda prompt: Reply(prompt.partition("\n")[0] or "A talk.")
+    _, done = await events(endpoint, "tools")
+    assert done.answer == "A talk." and f'What is said in the recording: "{WORDS}"' in asked(ear)[-1]
+
+
 async def test_a_transcript_is_asked_for_in_the_language_and_with_the_names_that_occur(ear: ListeningEngine, endpoint: Gemma3nEndpoint) -> None:
     _, done = await events(endpoint, "transcribe", language="French", prompt="Zoé, Gemma 3n")
     assert done.answer == WORDS
