@@ -152,8 +152,9 @@ def _serve(settings: Settings, engine_port: int | None) -> None:
     set_up(settings)
     engine = engine_beside(engine_port, as_json=settings.log_format == "json")
     with ended_by_sigterm(), reserve(settings.host, settings.port) as listening, engine as beside:
-        settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url})
-        settings = settings.model_copy(update={"runtime_api_key": settings.engine_key, "runtime_api_key_file": ""})
+        # keys are read once, here: a worker that takes a dead one's place must not need their files
+        read = {"runtime_api_key": settings.engine_key, "runtime_api_key_file": ""}
+        settings = settings.model_copy(update={"runtime_url": beside or settings.runtime_url} | read)
         registry, ring = Registry.discover(settings.programs), KeyRing(settings)
         serve_on(listening, lambda own, closing: create_app(own, registry=registry, closing=closing, ring=ring), settings, registry)
 

@@ -62,7 +62,8 @@ def create_app(
     ring: KeyRing | None = None,
 ) -> ASGIApp:
     """The application. Without arguments it reads `GEMMA3N_…` from the environment, and the log is its own; `fetch` replaces the guarded
-    fetching of URLs, `traces` what OpenTelemetry's variables say; whoever serves it tells its requests of the end by `closing`."""
+    fetching of URLs, `traces` what OpenTelemetry's variables say; whoever serves it tells its requests of the end by `closing`, and gives the
+    keys it has read as `ring`."""
     if settings is None:
         settings = Settings.from_env(os.environ)
         logs.set_up(settings)

@@ -42,10 +42,14 @@ def test_on_a_terminal_there_is_a_sign_of_life_at_least_every_two_seconds() -> N
 class Gone(io.StringIO):
     """A terminal that was closed."""
 
+    asked = 0
+
     def write(self, text: str) -> int:
+        self.asked += 1
         raise OSError(errno.EIO, "Input/output error")
 
 
 def test_what_nobody_reads_any_more_is_no_error() -> None:
     """Else the thread that starts a dead engine again would end with the terminal."""
-    Progress(Console(file=Gone())).say("It has died.")
+    Progress(Console(file=(gone := Gone()))).say("It has died.")
+    assert gone.asked
