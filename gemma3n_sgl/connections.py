@@ -34,13 +34,33 @@ class BrokenOff(Exception):
 class Connection(asyncio.Protocol):
     """One request at a time, and its answer: `ask`, then `read` until there is no more, then back to its `Pool`."""
 
+    # What each token touches lies in few places: with hundreds of streams the processor's cache holds little of each.
+    __slots__ = (
+        "_bounded",
+        "_head",
+        "_kept",
+        "_lost",
+        "_parser",
+        "_paused",
+        "_pieces",
+        "_transport",
+        "_waiter",
+        "_waiting",
+        "_whole",
+        "content_type",
+        "idle_since",
+        "loop",
+        "status",
+        "taker",
+    )
+
     def __init__(self) -> None:
         self.status = 0
         self.content_type = ""
         self.idle_since = 0.0
         self.loop = asyncio.get_running_loop()
-        self.taker: Callable[[], bool] | None = None
-        """Asked first where something has come: whether it takes that, so that nobody who waits for news has to wake."""
+        self.taker: Callable[[bytes], bool] | None = None
+        """Given what comes of a body, instead of whoever reads. Whether that is all, so that nobody who waits for news has to wake."""
         self._transport: asyncio.Transport
         self._parser: httptools.HttpResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -73,12 +93,16 @@ class Connection(asyncio.Protocol):
             if self._lost:
                 raise BrokenOff
             return None
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._waiting = 0
+        data = self._collected()
         if self._paused and not self._lost:
             self._paused = False
             self._transport.resume_reading()
+        return data
+
+    def _collected(self) -> bytes:
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._waiting = 0
         return data
 
     @property
@@ -124,7 +148,7 @@ class Connection(asyncio.Protocol):
             self._end()
         if not self.status and self._head > _MOST_HEAD:
             self._end()
-        if self.taker is None or not self.taker():
+        if self.taker is None or self._whole or (self._pieces and not self.taker(self._collected())):
             self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -33,7 +33,7 @@ from gemma3n_sgl.endpoint import CountingExecutor, Gemma3nEndpoint
 from gemma3n_sgl.errors import Gemma3nError, ProgramError
 from gemma3n_sgl.events import Segment, Token
 from gemma3n_sgl.holdback import neutralise
-from gemma3n_sgl.relay import Ear, TokenLog, relay
+from gemma3n_sgl.relay import Ear, Straight, TokenLog, relay
 
 ANSWER = "answer"
 """The variable that is a program's product; every other generated variable is a step on the way."""
@@ -96,9 +96,10 @@ class Observer(ABC):
     def joining(self) -> None:
         """The answer is not made by one call; raises where the request's demands can't be kept then."""
 
+    @property
     @abstractmethod
-    def is_free(self) -> bool:
-        """Whether the next `delta` will be taken without waiting; it may then be told outside of the program."""
+    def straight(self) -> Straight:
+        """What takes a piece of the answer outside of the program, where nobody need wait for that."""
 
     @abstractmethod
     def delta(self, text: str, tokens: tuple[Token, ...] = ()) -> None: ...
@@ -324,7 +325,7 @@ class LoopExecutor(CountingExecutor):
             elif tell is not None and text:
                 tell(text)
 
-        ear = Ear(self.observer.is_free if streams else lambda: tell is None, hear) if log is None else None
+        ear = Ear(said, self.observer.straight if streams else None) if log is None and (streams or tell is None) else None
         with self.observer.watched(name or ""):
             for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log, ear):
                 hear(text)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gemma3n_sgl.errors import EngineError, Gemma3nError
+from gemma3n_sgl.errors import EngineError
 from gemma3n_sgl.refusals import NONSENSE, check_finish, parsed, told
 
 
@@ -48,6 +48,8 @@ class Cut:
     """Which part of each event is new. The engine sends the text so far, or only what is new with `--incremental-streaming-output`;
     from the second event on the number of its token ids tells which."""
 
+    __slots__ = ("_end", "_first", "_incremental", "_last", "_length", "_tokens")
+
     def __init__(self) -> None:
         self._incremental: bool | None = None
         self._first = ""
@@ -61,17 +63,23 @@ class Cut:
         return "".join([self._new(event, brief(event)) for event in self._counting(events)])
 
     def plain(self, events: list[bytes]) -> str | None:
-        """`news`, where there is no more to them than text. Else None, and nothing is changed."""
+        """`news`, where there is no more to them than text, else None. They count once they are `taken`."""
         if self._incremental is None:
             return None
         try:
-            said = [brief(event) for event in self._counting(events)]
-        except Gemma3nError:  # told by `news`, to whoever waits
+            last = _brief.decode(events[-1])
+            if last.meta_info.finish_reason:
+                return None
+            if not self._incremental:
+                return last.text[self._length :]
+            return last.text if len(events) == 1 else "".join([_brief.decode(event).text for event in events])
+        except (msgspec.DecodeError, UnicodeDecodeError):  # told by `news`, to whoever waits
             return None
-        if said[-1].meta_info.finish_reason:
-            return None
+
+    def taken(self, events: list[bytes], text: str) -> None:
+        """`events` were taken as the plain `text`."""
         self._last = events[-1]
-        return self._told(said[0].text) if len(said) == 1 else "".join([self._told(each.text) for each in said])
+        self._length += len(text)
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 ZERO_WIDTH_SPACE = "\u200b"
 
@@ -28,6 +28,8 @@ class Holdback:
     The result does not depend on how the text was cut into chunks. After a stop string `stopped` is true and nothing more comes.
     """
 
+    __slots__ = ("_held", "_stops", "stopped")
+
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
@@ -36,7 +38,7 @@ class Holdback:
     def feed(self, chunk: str) -> str:
         if self.stopped:
             return ""
-        if not self._stops and not self._held and "<" not in chunk and "[" not in chunk:
+        if self.passes(chunk):
             return chunk
         text = self._held + chunk
         if (at := self._first_stop(text)) >= 0:
@@ -45,6 +47,19 @@ class Holdback:
         keep = self._unsure(text)
         self._held = text[keep:]
         return neutralise(text[:keep])
+
+    def passes(self, chunk: str) -> bool:
+        """Whether it is safe to show as it is, and changes nothing."""
+        return not self._held and "<" not in chunk and "[" not in chunk and not self._stops
+
+    def offer(self, chunk: str, take: Callable[[str], bool]) -> bool:
+        """Have `take` take what `feed` would give. If it does not, the chunk is as if never fed."""
+        before = self._held, self.stopped
+        text = self.feed(chunk)
+        if text and not take(text):
+            self._held, self.stopped = before
+            return False
+        return True
 
     def flush(self) -> str:
         """What is left when no more chunks come."""

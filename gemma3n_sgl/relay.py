@@ -25,19 +25,10 @@ def relay(
     yielded.
     """
     stream, safe, cut = client.stream(payload), Holdback(stops), Cut()
-
-    def hear(events: list[bytes]) -> bool:
-        said = cut.plain(events) if ear is not None and ear.is_free() else None
-        if said is None:
-            return False
-        if ear is not None and (text := safe.feed(said)):
-            ear.hear(text)
-        return True
-
     try:
         wait(stream.open())
         if ear is not None:
-            stream.take_at_once(hear)
+            stream.take_at_once(_Hearing(cut, safe, ear).take)
         while events := wait(stream.next()):
             text = safe.feed(cut.news(events))
             if tokens is not None:
@@ -52,15 +43,44 @@ def relay(
         stream.close()
 
 
-@dataclass(frozen=True)
+Straight = Callable[[str], bool]
+"""Takes a piece of text where that need not wait, and says whether it did."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ear:
     """Takes text where it arrives, past the program that waits for all of it: no greenlet has to wake for a token.
 
-    Before each piece `is_free` says whether `hear` would take it without waiting.
+    All of it is `said`, once `straight` has taken it (None: nobody is told); what that does not take is the program's.
     """
 
-    is_free: Callable[[], bool]
-    hear: Callable[[str], None]
+    said: list[str]
+    straight: Straight | None = None
+
+
+class _Hearing:
+    """What an ear hears of one generation."""
+
+    __slots__ = ("_cut", "_safe", "_said", "_straight")
+
+    def __init__(self, cut: Cut, safe: Holdback, ear: Ear) -> None:
+        self._cut, self._safe, self._said, self._straight = cut, safe, ear.said, ear.straight
+
+    def take(self, events: list[bytes]) -> bool:
+        """Whether these were heard. If not, it is as if they had not come."""
+        text = self._cut.plain(events)
+        if text is None:
+            return False
+        if text and not (self._tell(text) if self._safe.passes(text) else self._safe.offer(text, self._tell)):
+            return False
+        self._cut.taken(events, text)
+        return True
+
+    def _tell(self, text: str) -> bool:
+        if self._straight is not None and not self._straight(text):
+            return False
+        self._said.append(text)
+        return True
 
 
 class TokenLog:

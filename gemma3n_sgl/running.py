@@ -24,15 +24,12 @@ from gemma3n_sgl.errors import Gemma3nError, InvalidValue, ProgramError, RunTime
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Segment, Step, Token, ToolCall, Usage, joined
 from gemma3n_sgl.executor import ANSWER, LoopExecutor, Observer
 from gemma3n_sgl.holdback import Holdback
-from gemma3n_sgl.relay import TokenLog
+from gemma3n_sgl.relay import Straight, TokenLog
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.settings import Settings
 
 Tell = Callable[[Event], None]
 """Takes what a run says. It is called where the program runs, so it may `bridge.wait`: the program then waits with it."""
-
-IsFree = Callable[[], bool]
-"""Whether a piece of the answer would be taken without waiting. It may then be told where it arrives, and no program wakes for it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ async def stream(
 ) -> AsyncGenerator[Event]:
     """Run a program and yield what it says as it says it. Deltas that have piled up come as one."""
     mailbox = _Mailbox()
-    task = asyncio.create_task(run(program, arguments, endpoint, sampling, budget, mailbox.put, always))
+    task = asyncio.create_task(run(program, arguments, endpoint, sampling, budget, mailbox.put, mailbox.straight))
     task.add_done_callback(mailbox.end)
     try:
         while not task.done():
@@ -112,11 +109,12 @@ async def run(
     sampling: Sampling | None = None,
     budget: Budget | None = None,
     tell: Tell | None = None,
-    is_free: IsFree | None = None,
+    straight: Straight | None = None,
     onlooker: Onlooker | None = None,
 ) -> Done:
-    """Run a program to its end, telling all it says before."""
-    ears = (tell, is_free or never) if tell else (_nobody, always)
+    """Run a program to its end, telling all it says before. A piece of the answer that `straight` takes where it arrives, `tell` is not told of:
+    no program wakes for it."""
+    ears = (tell, straight or _to_none) if tell else (_nobody, _to_nobody)
     return await _Run(program, endpoint, sampling or Sampling(), budget or Budget(), ears, onlooker or Onlooker()).drive(arguments)
 
 
@@ -124,13 +122,12 @@ def _nobody(event: Event) -> None:
     """Whom to tell where nobody listens."""
 
 
-def always() -> bool:
-    """Of one who need never wait."""
+def _to_nobody(text: str) -> bool:
     return True
 
 
-def never() -> bool:
-    """Of one who may have to wait."""
+def _to_none(text: str) -> bool:
+    """Whom there is no straight way to."""
     return False
 
 
@@ -152,12 +149,12 @@ class _Run(Observer):
     """One run of one program."""
 
     def __init__(
-        self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, ears: tuple[Tell, IsFree], onlooker: Onlooker
+        self, program: Runnable, endpoint: Gemma3nEndpoint, sampling: Sampling, budget: Budget, ears: tuple[Tell, Straight], onlooker: Onlooker
     ) -> None:
         super().__init__()
         self._onlooker = onlooker
         self._program, self._endpoint, self._budget = program, endpoint, budget
-        self._tell, self._is_free = ears
+        self._tell, self._straight = ears
         self._sampling = sampling
         self._usage = Usage()
         self._engine_calls = self._forks = self._characters = 0
@@ -268,8 +265,9 @@ class _Run(Observer):
         if product and (meta.get("finish_reason") or {}).get("type") == "length":
             self._finish_reason = "length"
 
-    def is_free(self) -> bool:
-        return self._is_free()
+    @property
+    def straight(self) -> Straight:
+        return self._straight
 
     def delta(self, text: str, tokens: tuple[Token, ...] = ()) -> None:
         self._streamed = True
@@ -358,6 +356,10 @@ class _Mailbox:
         else:
             self._events.append(event)
         self.wake()
+
+    def straight(self, text: str) -> bool:
+        self.put(Delta(text))
+        return True
 
     def wake(self) -> None:
         if self._waiter and not self._waiter.done():

@@ -26,7 +26,8 @@ from gemma3n_sgl.openai.requests import ChatRequest
 from gemma3n_sgl.openai.transcriptions import SpeechRequest
 from gemma3n_sgl.program import Program
 from gemma3n_sgl.registry import MODEL, Registry
-from gemma3n_sgl.running import Budget, IsFree, Tell
+from gemma3n_sgl.relay import Straight
+from gemma3n_sgl.running import Budget, Tell
 from gemma3n_sgl.sampling import Sampling
 from gemma3n_sgl.serving.closing import Closing
 from gemma3n_sgl.serving.connection import LINE
@@ -44,7 +45,7 @@ HEARERS = {"transcribe": "transcribe", "translate": "translate_speech"}
 WHISPERS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """Names by which clients of OpenAI's ask for speech; here they mean `gemma-3n`."""
 
-Run = Callable[[Tell, IsFree], Awaitable[Done]]
+Run = Callable[[Tell, Straight | None], Awaitable[Done]]
 """A program with its arguments, ready to run."""
 
 
@@ -158,7 +159,7 @@ class Shell:
         """Have runs tell all they say, side by side."""
 
         async def make(index: int, run: Run) -> None:
-            await outlet.done(index, await run(partial(outlet.tell, index), outlet.is_free))
+            await outlet.done(index, await run(partial(outlet.tell, index), outlet.straight(index)))
 
         with self.closing.telling(), _named_by(writer):
             if len(runs) == 1:
@@ -180,8 +181,8 @@ def _named_by(writer: Writer) -> Iterator[None]:
 def _letting_go(recording: Recording, run: Run) -> Run:
     """The run, after which nothing of the recording is left on disk, also where an error still holds on to it."""
 
-    async def whole(tell: Tell, is_free: IsFree) -> Done:
+    async def whole(tell: Tell, straight: Straight | None) -> Done:
         with recording.keeper if isinstance(recording.keeper, AbstractContextManager) else nullcontext():
-            return await run(tell, is_free)
+            return await run(tell, straight)
 
     return whole

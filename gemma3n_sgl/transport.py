@@ -141,6 +141,25 @@ class EngineClient:
 class EngineStream:
     """The events of one generation. Leaving it, however that comes about, closes its socket at once, which ends the generation."""
 
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_carried",
+        "_client",
+        "_error",
+        "_gate",
+        "_has_spoken",
+        "_left",
+        "_limit",
+        "_loop",
+        "_rest",
+        "_taker",
+        "_timed_out",
+        "_timer",
+        "_waiting_since",
+        "done",
+    )
+
     def __init__(self, client: EngineClient, body: dict[str, Any]) -> None:
         self._client = client
         self._body = body | {"stream": True}
@@ -183,7 +202,7 @@ class EngineStream:
     def take_at_once(self, taker: Callable[[list[bytes]], bool]) -> None:
         """From now on, offer events to `taker` where they arrive: who waits by `next` wakes for those alone that it does not take."""
         assert self._answer is not None
-        self._taker, self._answer.taker = taker, self._was_taken
+        self._taker = taker
 
     async def next(self) -> list[bytes]:
         """All events that have arrived since, at least one; none at all once the generation has ended."""
@@ -191,7 +210,9 @@ class EngineStream:
         if self._waiting_since is None:
             self._waiting_since = self._loop.time()
         while not (events := self._arrived()) and not self.done:
+            self._answer.taker = self._take if self._taker else None
             await self._answer.news()
+        self._answer.taker = None
         if events:
             self._waiting_since = None  # bytes that make no event are silence; who has an event may take its time with it
             self._speaks()
@@ -215,21 +236,20 @@ class EngineStream:
             self._answer.taker = None
             self._answer.close()
 
-    def _was_taken(self) -> bool:
-        """Whether what has come needs nobody to wake."""
-        if self._left:
-            return False
+    def _take(self, data: bytes) -> bool:
+        """What has come of the body, and whether it needs nobody to wake."""
+        assert self._answer is not None and self._taker is not None and self._loop is not None
         try:
-            events = self._arrived()
-            taken = bool(events and self._taker and self._taker(events))
+            events = self._events(data)
+            if not events or self._taker(events):
+                if events:
+                    self._waiting_since = self._loop.time()
+                return not self.done
+            self._left = events
         except Exception as error:  # raised where it is waited for: here it would end the connection, and be told as the engine's
             self._error = error
-            return False
-        if events and not taken:
-            self._left = events
-        elif events and self._loop is not None:
-            self._waiting_since = self._loop.time()
-        return not self._left and not self.done
+        self._answer.taker = None  # what comes until somebody has woken is for them, and held back where it grows
+        return False
 
     def _arrived(self) -> list[bytes]:
         """The events that have come and nobody has taken. Raises what says that there will be no more."""
@@ -250,6 +270,8 @@ class EngineStream:
         return events
 
     def _events(self, data: bytes) -> list[bytes]:
+        if not self._rest and data[:6] == _EVENT and data[6:7] == b"{" and data.find(_LINE_END) == len(data) - 2 and data[-1:] == _LINE_END:
+            return [data[6:-2]]  # the rule: one event, and all of it
         *lines, self._rest = (self._rest + data).split(_LINE_END)
         if len(self._rest) > _LONGEST:
             raise EngineError(NONSENSE)

@@ -68,6 +68,16 @@ def test_a_stop_string_is_never_shown_not_even_across_chunks(text: str, sizes: l
     assert shown == neutralise(text[: min(ends)] if ends else text)
 
 
+@given(tricky, st.lists(st.integers(0, 7), max_size=12), st.lists(st.booleans(), min_size=13, max_size=13))
+def test_what_is_offered_in_vain_is_as_if_never_fed(text: str, sizes: list[int], taken: list[bool]):
+    stops, told = ("STOP", "aS"), []
+    safe = Holdback(stops)
+    for chunk, take in zip(cut(text, sizes), taken, strict=False):
+        if not safe.offer(chunk, lambda shown, take=take: take and (told.append(shown) or True)):  # type: ignore[misc]
+            told.append(safe.feed(chunk))
+    assert "".join([*told, safe.flush()]) == relayed([text], stops)
+
+
 def test_nothing_is_held_back_that_can_only_be_text():
     safe = Holdback(("END",))
     assert [safe.feed(chunk) for chunk in ("Hello", " wor", "ld E", "N", "dless")] == ["Hello", " wor", "ld ", "", "ENdless"]

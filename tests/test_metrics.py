@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import time
-from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from scripted_engine import Die, Hang, Reply, ScriptedEngine
 from serving import Served, one_for_all, serving, until
 
 from gemma3n_sgl.errors import FetchError
-from gemma3n_sgl.serving.metrics import GAPS, MOST_STEPS, Metrics, no_gaps
+from gemma3n_sgl.serving import metrics
+from gemma3n_sgl.serving.metrics import GAPS, MOST_STEPS, Gaps, Metrics
 from gemma3n_sgl.settings import Settings
 
 MEDIA = Path(__file__).parent / "media"
@@ -154,14 +154,18 @@ def test_a_program_that_counts_its_steps_makes_one_row_and_never_more_than_are_b
     assert len(re.findall(r"^gemma3n_step_seconds_count", metrics.text().decode(), re.MULTILINE)) <= MOST_STEPS + 1
 
 
-def test_gaps_added_at_once_make_the_histogram_that_each_by_itself_would_make():
-    single, at_once, gaps = Metrics(), Metrics(), no_gaps()
-    for gap in (0.001, *GAPS[:-1], 0.05, 99.0):
+def test_gaps_added_at_once_make_the_histogram_that_each_by_itself_would_make(monkeypatch: pytest.MonkeyPatch):
+    single, at_once, gaps, now = Metrics(), Metrics(), Gaps(), 0.0
+    monkeypatch.setattr(metrics, "perf_counter", lambda: now)
+    gaps.begin()
+    for gap in (0.001, *(bound - 0.0001 for bound in GAPS[:-1]), 0.05, 99.0):
         single.gaps.observe(gap)
-        gaps[bisect_left(GAPS, gap)] += 1
-    at_once.add_gaps(gaps, sum((0.001, *GAPS[:-1], 0.05, 99.0)))
+        now += gap
+        gaps.end()
+    at_once.add_gaps(gaps)
     rows = [re.findall(r"^gemma3n_token_gap_seconds_(?!created).*", each.text().decode(), re.MULTILINE) for each in (single, at_once)]
-    assert len(rows[0]) == len(GAPS) + 2 and rows[0] == rows[1]
+    sums = [float(row.pop().split()[-1]) for row in rows]
+    assert len(rows[0]) == len(GAPS) + 1 and rows[0] == rows[1] and sums[0] == pytest.approx(sums[1])
 
 
 def test_the_engine_is_up_while_it_answers(scripted: ScriptedEngine, served: Served):
@@ -191,8 +195,8 @@ def test_who_reads_the_metrics_is_the_operators_choice(scripted: ScriptedEngine,
 @pytest.mark.slow
 def test_several_processes_tell_one_story(tmp_path: Path):
     """Two that count a request and a stream each, and a third that is asked."""
-    count = "m.requests['/x', 'chat', '200'].inc(); m.add_gaps([1] + [0] * 14, 0.001); m.running['chat',].inc()"
-    begin = "from gemma3n_sgl.serving.metrics import Metrics; m = Metrics(); "
+    count = "m.requests['/x', 'chat', '200'].inc(); g = Gaps(); g.begin(); g.end(); m.add_gaps(g); m.running['chat',].inc()"
+    begin = "from gemma3n_sgl.serving.metrics import Gaps, Metrics; m = Metrics(); "
     env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     for _ in range(2):
         subprocess.run([sys.executable, "-c", begin + count], env=env, check=True)

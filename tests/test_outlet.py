@@ -14,6 +14,7 @@ from gemma3n_sgl.bridge import spawn, wait
 from gemma3n_sgl.errors import EngineError
 from gemma3n_sgl.events import Delta, Done, Event, Step, Usage
 from gemma3n_sgl.openai.writing import Completion
+from gemma3n_sgl.serving.connection import Line
 from gemma3n_sgl.serving.outlet import Stream
 from gemma3n_sgl.serving.watching import Seen
 
@@ -48,18 +49,35 @@ class Reader:
         return "".join(choice["delta"].get(name) or "" for choice in choices)
 
 
-def stream_to(reader: Reader, count: int = 1) -> Stream:
-    return Stream(Completion("gemma-3n"), count, Seen(), reader.send, reader.send)
+class Straight:
+    """The transport below the same client, for what is written past `send`: each piece an HTTP chunk of its own."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.pieces = 0
+
+    def write(self, data: bytes) -> None:
+        size, _, rest = data.partition(b"\r\n")
+        assert len(rest) == int(size, 16) + 2 and rest.endswith(b"\r\n")
+        assert self._reader.heads == 1 and not self._reader.ended
+        self._reader.got += rest[:-2]
+        self.pieces += 1
+
+
+def stream_to(reader: Reader, count: int = 1, line: Line | None = None) -> Stream:
+    return Stream(Completion("gemma-3n"), count, Seen(), reader.send, reader.send, line)
 
 
 async def run_of(stream: Stream, index: int, events: list[Event], rest: Callable[[], float]) -> None:
-    """A program that says these, and rests before each as it likes."""
+    """A program that says these, the straight way where that is open, and rests before each as it likes."""
+    straight = stream.straight(index)
 
     def program() -> None:
         for event in events:
             if (seconds := rest()) > 0:
                 wait(asyncio.sleep(seconds))
-            stream.tell(index, event)
+            if not (straight and isinstance(event, Delta) and straight(event.text)):
+                stream.tell(index, event)
 
     await spawn(program)
     await stream.done(index, Done("", "stop", Usage()))
@@ -81,6 +99,26 @@ async def test_whatever_several_say_at_once_to_a_slow_reader_arrives_once_and_in
     assert [reader.said(index, "reasoning_content") for index in range(3)] == ["aside: x\n\n"] * 3
     assert sorted(choice["index"] for chunk in reader.chunks for choice in chunk["choices"] if choice["finish_reason"]) == [0, 1, 2]
     assert reader.ended and reader.heads == 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_what_goes_the_straight_way_is_in_order_with_what_has_to_wait(seed: int):
+    chance = random.Random(seed)
+    reader = Reader(lambda: chance.choice([0, 0.0005]))
+    transport = Straight(reader)
+    line = Line(transport)  # type: ignore[arg-type]
+    stream = stream_to(reader, 2, line)
+
+    def naps() -> float:
+        line.slow = chance.random() < 0.3
+        return chance.choice([0, 0, 0.0005])
+
+    words = [[f"{index}.{i}\u2028 " for i in range(40)] for index in range(2)]
+    await asyncio.gather(*(run_of(stream, index, list(map(Delta, said)), naps) for index, said in enumerate(words)))
+    await stream.end()
+    assert [reader.said(index) for index in range(2)] == ["".join(said) for said in words]
+    assert 0 < transport.pieces < 80 and reader.ended and reader.heads == 1
+    assert not line.is_free(), "nothing can follow the end"
 
 
 async def test_what_is_said_while_a_reader_does_not_read_comes_as_one_piece():

@@ -39,6 +39,17 @@ def sides(s, text: str, image: Image):
     s += assistant(sgl.gen("answer"))
 
 
+class Kept(EngineStream):
+    def __init__(self, client: EngineClient, body: dict[str, Any]) -> None:
+        super().__init__(client, body)
+        self.events: list[dict[str, Any]] = []
+
+    async def next(self) -> list[bytes]:
+        new = await super().next()
+        self.events.extend(map(whole, new))
+        return new
+
+
 class Recorder(EngineClient):
     """Keeps the body of each generation and the last `meta_info` of its answer."""
 
@@ -47,17 +58,8 @@ class Recorder(EngineClient):
         self.calls: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
 
     def stream(self, body: dict[str, Any]) -> EngineStream:
-        events: list[dict[str, Any]] = []
-        self.calls.append((body, events))
-        stream = super().stream(body)
-        get = stream.next
-
-        async def get_and_keep() -> list[bytes]:
-            new = await get()
-            events.extend(map(whole, new))
-            return new
-
-        stream.next = get_and_keep  # type: ignore[method-assign]
+        stream = Kept(self, body)
+        self.calls.append((body, stream.events))
         return stream
 
     async def tokens(self, text: str, body: dict[str, Any]) -> int:

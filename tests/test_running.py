@@ -336,16 +336,17 @@ async def test_leaving_a_stream_in_the_middle_frees_the_engine(scripted: Scripte
 async def test_a_fault_of_ours_where_a_token_is_taken_is_not_told_as_the_engines(scripted: ScriptedEngine):
     scripted.script = Reply("word " * 40, delay=0.003)
     endpoint = Gemma3nEndpoint(scripted.url)
-    told: list[Event] = []
+    told: list[str] = []
 
-    def tell(event: Event) -> None:
-        told.append(event)
+    def straight(text: str) -> bool:
+        told.append(text)
         if len(told) == 9:
             raise RuntimeError
+        return True
 
     program = Program.of(two_steps, file_doc="A program.")
     with pytest.raises(ProgramError, match="failed with RuntimeError"):
-        await running.run(program, program.bind(Conversation.of("hi"), {}), endpoint, tell=tell, is_free=running.always)
+        await running.run(program, program.bind(Conversation.of("hi"), {}), endpoint, tell=lambda event: None, straight=straight)
     await endpoint.client.aclose()
 
 

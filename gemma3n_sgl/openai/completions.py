@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from gemma3n_sgl.errors import Gemma3nError, InvalidValue
 from gemma3n_sgl.events import Delta, Done, Event, Token
 from gemma3n_sgl.openai.requests import ChatRequest, Message, check_fields, invalid
-from gemma3n_sgl.openai.writing import DONE, Head, error_object, frame, usage, used
+from gemma3n_sgl.openai.writing import DONE, HOLE, Head, error_object, frame, split, usage, used
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's own default for this route."""
@@ -94,6 +94,9 @@ class TextCompletion:
             self._done[index] = [event]
             return self._chunk(index, "", finish_reason=event.finish_reason)
         return b""
+
+    def around(self, index: int) -> tuple[bytes, bytes] | None:
+        return None if self._logprobs else split(self._chunk(index, HOLE))
 
     def end(self) -> bytes:
         if self._include_usage:

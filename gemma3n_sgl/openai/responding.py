@@ -47,6 +47,9 @@ class Responding:
             return said + self._event(f"response.{response['status']}", response=response)
         return said
 
+    def around(self, index: int) -> tuple[bytes, bytes] | None:
+        return None  # events are numbered
+
     def end(self) -> bytes:
         return b""  # there is no [DONE] here
 

@@ -132,6 +132,9 @@ class Heard:
             return frame({"type": "transcript.text.done", "text": event.answer, "usage": _usage(event.usage)})
         return b""
 
+    def around(self, index: int) -> tuple[bytes, bytes] | None:
+        return None
+
     def end(self) -> bytes:
         return b""
 

@@ -13,7 +13,9 @@ from gemma3n_sgl.errors import Gemma3nError, ProgramError
 from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Token, ToolCall, Usage
 from gemma3n_sgl.program import Program
 
-_HOLE = "\u0000"
+HOLE = "\u0000"
+"""Stands in a frame for each text that it is made around, so that a token costs the JSON of its text alone."""
+
 DONE = b"data: [DONE]\n\n"
 
 
@@ -31,7 +33,6 @@ class Completion:
         self._head = Head("chatcmpl", model).fields
         self._include_usage = include_usage
         self._logprobs = logprobs
-        self._frames: dict[tuple[int, str], tuple[bytes, bytes]] = {}
         self._done: list[list[Event]] = []
 
     def field(self, name: str) -> str:
@@ -61,9 +62,9 @@ class Completion:
         if isinstance(event, Delta):
             if self._logprobs:
                 return frame(self._chunk({"content": event.text}, index, logprobs=_logprobs(event.tokens)))
-            return self._text(index, "content", event.text)
+            return frame(self._chunk({"content": event.text}, index))
         if isinstance(event, Step):
-            return self._text(index, "reasoning_content", told_step(event))
+            return frame(self._chunk({"reasoning_content": told_step(event)}, index))
         if isinstance(event, Call):
             function = {"name": event.name, "arguments": ""}
             return frame(self._chunk({"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}, index))
@@ -82,13 +83,8 @@ class Completion:
     def failed(self, error: Gemma3nError) -> bytes:
         return frame(error_object(error)) + DONE
 
-    def _text(self, index: int, name: str, text: str) -> bytes:
-        """A chunk around its text, so that a token costs the JSON of its text alone."""
-        around = self._frames.get((index, name))
-        if around is None:
-            before, after = frame(self._chunk({name: _HOLE}, index)).split(to_json(_HOLE))
-            around = self._frames[index, name] = before, after
-        return around[0] + on_one_line(text) + around[1]
+    def around(self, index: int) -> tuple[bytes, bytes] | None:
+        return None if self._logprobs else split(frame(self._chunk({"content": HOLE}, index)))
 
     def _chunk(self, delta: dict[str, Any], index: int, finish_reason: str | None = None, logprobs: Any = None) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
@@ -178,6 +174,12 @@ def on_one_line(value: Any) -> bytes:
     if data.isascii():
         return data
     return data.replace(b"\xc2\x85", b"\\u0085").replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+
+
+def split(frame: bytes) -> tuple[bytes, bytes]:
+    """What stands in it before and after the HOLE."""
+    before, after = frame.split(to_json(HOLE))
+    return before, after
 
 
 def frame(value: dict[str, Any]) -> bytes:

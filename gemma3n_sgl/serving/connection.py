@@ -49,30 +49,39 @@ def config_of(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Config
 
 
 class Line:
-    """What `send` does with a piece of a streamed body, where that need not wait: no coroutine for each token."""
+    """The way of a streamed body's pieces past `send`, where that would not wait: no coroutine for each token."""
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle, self._flow = cycle, cycle.flow
+    __slots__ = ("_left", "_transport", "gone", "open", "slow")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
         self._left: asyncio.Future[None] | None = None
+        self.open = False
+        """Whether the head is out, and nothing on its way by `send`."""
+        self.slow = False
+        """Whether the client reads too slowly."""
+        self.gone = False
+        """Whether the client has left."""
 
     def left(self) -> asyncio.Future[None]:
         """Done once the client has left."""
         self._left = asyncio.get_running_loop().create_future()
-        if self._cycle.disconnected:
-            self.leave()
+        if self.gone:
+            self._left.set_result(None)
         return self._left
 
     def leave(self) -> None:
         """The client has left."""
+        self.gone = True
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
 
     def is_free(self) -> bool:
-        """Whether a piece can be written now: the head is out, and the reader neither slow nor gone."""
-        return not self._flow.write_paused and not self._cycle.disconnected and bool(self._cycle.chunked_encoding)
+        """Whether a piece can be written now."""
+        return self.open and not self.slow and not self.gone
 
-    def write(self, piece: bytes) -> None:
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+    def write(self, piece: bytes, then: bytes = b"", last: bytes = b"") -> None:
+        self._transport.write(b"%x\r\n%b%b%b\r\n" % (len(piece) + len(then) + len(last), piece, then, last))
 
 
 class _Together:
@@ -170,7 +179,8 @@ class Connection(HttpToolsProtocol):
             self._framing = b"".join([b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING])
         if self.scope["method"] == "POST":  # for HEAD no body is written
             self.cycle.transport = cast(asyncio.Transport, _Together(self.cycle))
-        line = cast(dict[str, Any], self.scope)[LINE] = Line(self.cycle)
+        line = cast(dict[str, Any], self.scope)[LINE] = Line(self.transport)
+        line.slow = self.flow.write_paused
         self._lines.append(line)
 
     def on_response_complete(self) -> None:
@@ -187,10 +197,14 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        for line in self._lines:
+            line.slow = True
         self._stuck = self.loop.call_later(self._settings.send_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        for line in self._lines:
+            line.slow = False
         if self._stuck is not None:
             self._stuck.cancel()
             self._stuck = None

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -77,12 +79,12 @@ class Metrics:
             self._steps.add(pair)
         return self.steps[pair]
 
-    def add_gaps(self, counts: Sequence[int], seconds: float) -> None:
-        """Add a whole stream's gaps: how many fell under each of GAPS, and their sum. What `observe` does, once for all of them."""
-        for bucket, count in zip(self.gaps._buckets, counts, strict=True):
+    def add_gaps(self, gaps: Gaps) -> None:
+        """Add a whole stream's. What `observe` does, once for all of them."""
+        for bucket, count in zip(self.gaps._buckets, gaps.counts, strict=True):
             if count:
                 bucket.inc(count)
-        self.gaps._sum.inc(seconds)
+        self.gaps._sum.inc(gaps.last - gaps.began)
 
     def described(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """The name, the labels and the meaning of each."""
@@ -107,6 +109,21 @@ def forget_process(pid: int) -> None:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def no_gaps() -> list[int]:
-    """How many gaps fell under each of GAPS, to begin with."""
-    return [0] * len(GAPS)
+class Gaps:
+    """The times between the pieces of one answer: how many fell under each of GAPS, and when (s) the first and the last piece came, 0 before."""
+
+    __slots__ = ("began", "counts", "last")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(GAPS)
+        self.began = self.last = 0.0
+
+    def begin(self) -> None:
+        """The first piece has come."""
+        self.began = self.last = perf_counter()
+
+    def end(self) -> None:
+        """Another piece has come."""
+        now = perf_counter()
+        self.counts[bisect_left(GAPS, now - self.last)] += 1
+        self.last = now

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from bisect import bisect_left
-from time import perf_counter
 from typing import Any, Protocol
 
 from starlette.types import Send
@@ -13,9 +11,10 @@ from starlette.types import Send
 from gemma3n_sgl.bridge import wait
 from gemma3n_sgl.errors import Gemma3nError
 from gemma3n_sgl.events import Delta, Done, Event, joined
-from gemma3n_sgl.openai.writing import bug
+from gemma3n_sgl.openai.writing import bug, on_one_line
+from gemma3n_sgl.relay import Straight
 from gemma3n_sgl.serving.connection import Line
-from gemma3n_sgl.serving.metrics import GAPS, no_gaps
+from gemma3n_sgl.serving.metrics import Gaps
 from gemma3n_sgl.serving.watching import Seen
 
 log = logging.getLogger("gemma3n")
@@ -35,6 +34,9 @@ class Writer(Protocol):
     def piece(self, index: int, event: Event) -> bytes:
         """Those of one event of a run."""
 
+    def around(self, index: int) -> tuple[bytes, bytes] | None:
+        """What stands before and after the JSON of each piece of a run's answer, None where that is not always the same."""
+
     def end(self) -> bytes:
         """Those after the last."""
 
@@ -50,31 +52,26 @@ class Outlet(ABC):
 
     def __init__(self, writer: Writer, count: int, sight: Seen) -> None:
         self._writer, self._count, self._sight = writer, count, sight
-        self._gaps = sight.gaps if count == 1 else no_gaps()
-        self._began = self._last = 0.0
+        self._gaps = sight.gaps if count == 1 else Gaps()
 
     @abstractmethod
     def tell(self, index: int, event: Event) -> None:
         """Called where the program of this run stands, in its greenlet."""
 
     @abstractmethod
-    def is_free(self) -> bool:
-        """Whether the next piece of an answer will be taken without waiting."""
+    def straight(self, index: int) -> Straight | None:
+        """What takes pieces of this run's answer, where that need not wait."""
 
     @abstractmethod
     async def done(self, index: int, done: Done) -> None:
         """This run is over."""
 
     def _sees(self, event: Event) -> None:
-        now = perf_counter()
-        if not self._began:
-            self._began = self._last = now
+        if not self._gaps.began:
+            self._gaps.begin()
             self._sight.begins()
         elif type(event) is Delta:
-            self._gaps[bisect_left(GAPS, now - self._last)] += 1
-            self._last = now
-            if self._count == 1:
-                self._sight.gap_seconds = now - self._began
+            self._gaps.end()
 
 
 class Whole(Outlet):
@@ -88,8 +85,12 @@ class Whole(Outlet):
         self._sees(event)
         self._said[index].append(event)
 
-    def is_free(self) -> bool:
-        return True
+    def straight(self, index: int) -> Straight:
+        def take(text: str) -> bool:
+            self.tell(index, Delta(text))
+            return True
+
+        return take
 
     async def done(self, index: int, done: Done) -> None:
         self.tell(index, done)
@@ -113,7 +114,7 @@ class Stream(Outlet):
         """Whether its head is out."""
 
     def tell(self, index: int, event: Event) -> None:
-        if self._line is not None and self.is_free():
+        if self._line is not None and self._line.is_free():
             self._sees(event)
             if piece := self._writer.piece(index, event):
                 self._line.write(piece)
@@ -122,8 +123,8 @@ class Stream(Outlet):
         else:
             wait(self._say(index, event))
 
-    def is_free(self) -> bool:
-        return self.begun and not self._busy and self._line is not None and self._line.is_free()
+    def straight(self, index: int) -> Straight | None:
+        return None if self._line is None else _Straight(self._line, self._gaps, self._writer, index).take
 
     async def done(self, index: int, done: Done) -> None:
         if self._busy:
@@ -145,6 +146,7 @@ class Stream(Outlet):
 
     async def _say(self, index: int, event: Event) -> None:
         self._busy = True
+        self._opens(False)
         try:
             self._sees(event)
             if head := not self.begun:
@@ -160,6 +162,11 @@ class Stream(Outlet):
                 self._unsent = b"".join([self._writer.piece(*each) for each in piled])
         finally:
             self._busy = False
+            self._opens(self.begun)
+
+    def _opens(self, is_open: bool) -> None:
+        if self._line is not None:
+            self._line.open = is_open
 
     def _pile(self, index: int, event: Event) -> None:
         if self._piled and self._piled[-1][0] == index and (both := joined(self._piled[-1][1], event)):
@@ -168,4 +175,26 @@ class Stream(Outlet):
             self._piled.append((index, event))
 
     async def _ends(self, body: bytes) -> None:
+        self._opens(False)
         await self._straight({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class _Straight:
+    """The way of one run's answer to its client, of as few steps as there can be: it is gone for each token."""
+
+    __slots__ = ("_after", "_before", "_gaps", "_index", "_line", "_writer")
+
+    def __init__(self, line: Line, gaps: Gaps, writer: Writer, index: int) -> None:
+        self._line, self._gaps, self._writer, self._index = line, gaps, writer, index
+        self._before, self._after = writer.around(index) or (b"", b"")
+
+    def take(self, text: str) -> bool:
+        line = self._line
+        if line.slow or line.gone or not line.open:
+            return False
+        self._gaps.end()
+        if self._before:
+            line.write(self._before, on_one_line(text), self._after)
+        else:
+            line.write(self._writer.piece(self._index, Delta(text)))
+        return True

@@ -16,7 +16,7 @@ from gemma3n_sgl.conversation import Audio, Conversation, Image, Recording
 from gemma3n_sgl.errors import Gemma3nError
 from gemma3n_sgl.events import Usage
 from gemma3n_sgl.running import Onlooker
-from gemma3n_sgl.serving.metrics import Metrics, no_gaps
+from gemma3n_sgl.serving.metrics import Gaps, Metrics
 from gemma3n_sgl.serving.traces import NO_TRACES, Traces
 from gemma3n_sgl.settings import Settings
 
@@ -53,8 +53,7 @@ class Seen(Onlooker):
     queue_seconds: float = 0.0
     first_seconds: float | None = None
     seconds: float = 0.0
-    gaps: list[int] = field(default_factory=no_gaps, repr=False)
-    gap_seconds: float = 0.0
+    gaps: Gaps = field(default_factory=Gaps, repr=False)
     prompt: str = field(default="", repr=False)
     answers: list[str] = field(default_factory=list, repr=False)
 
@@ -204,8 +203,8 @@ class Watch:
             metrics.queued.observe(seen.queue_seconds)
         if seen.first_seconds is not None:
             metrics.first[seen.program,].observe(seen.first_seconds)
-        if seen.gap_seconds:
-            metrics.add_gaps(seen.gaps, seen.gap_seconds)
+        if seen.gaps.last > seen.gaps.began:
+            metrics.add_gaps(seen.gaps)
         for kind, count in (("image", seen.images), ("audio", seen.sounds)):
             if count:
                 metrics.media[kind,].inc(count)
