@@ -103,6 +103,9 @@ class ScriptedEngine:
     async def _drop(self) -> None:
         self._refuses = True
         if self._server:
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await asyncio.sleep(0)  # what was taken from it just now is a connection only then, and would never be closed
             self._server.close()
         for task in self._clients:
             task.cancel()
