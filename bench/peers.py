@@ -2,7 +2,7 @@
 
 sglang-router, SGLang's own frontend behind Starlette, Hayhooks, LiteLLM's proxy and a bare pass-through, each before a paced engine of its own,
 with 1 to 2,000 streams at once. Prints one JSON line each. With --write, the table and the plot in docs/performance.md are made anew from them,
-with the machine and the date. Peers are installed into environments of their own under build/peers. Takes some ten minutes.
+with the machine and the date. Peers are installed into environments of their own under build/peers. Takes some fifteen minutes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Results = dict[int, dict[str, Result]]
 
 def pace(streams: int) -> tuple[int, float]:
     """Tokens of each stream, and tokens a second: 2,000 streams come as slowly as people read."""
-    return (30, 10) if streams > 1000 else (64, 50)
+    return (30, 10) if streams > 1000 else (128, 50)
 
 
 def measure(name: str, streams: int) -> Result:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -53,6 +54,9 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(pid: int) -> float:
+    """Of a process and its children: in Linux to the nanosecond, by the clock of each (clock_getcpuclockid(3)); elsewhere in steps of 10 ms."""
+    if sys.platform == "linux":
+        return sum(time.clock_gettime((~process.pid << 3) | 2) for process in family(pid))
     return sum(times.user + times.system for times in (process.cpu_times() for process in family(pid)))
 
 
