@@ -20,6 +20,8 @@ from serving import until
 
 import cli
 from gemma3n_sgl.engine import is_installed
+from gemma3n_sgl.errors import SettingsError
+from gemma3n_sgl.terminal.listening import listen, reserve
 
 pytestmark = pytest.mark.slow
 
@@ -209,6 +211,17 @@ class TestServe:
         _, errors = server.communicate(timeout=10)
         assert server.returncode == 130
         assert "Traceback" not in errors
+
+    def test_a_port_is_held_from_before_the_engine_is_loaded_and_free_again_at_once(self):
+        with reserve("127.0.0.1", 0) as held:
+            port = held.getsockname()[1]
+            with pytest.raises(SettingsError, match=f"Port {port} is taken"), reserve("127.0.0.1", port):
+                raise AssertionError("two have it")
+            listen(held)
+            with socket.create_connection(("127.0.0.1", port)), held.accept()[0] as served:
+                served.shutdown(socket.SHUT_RDWR)  # so that its end keeps the port in TIME_WAIT
+        with reserve("127.0.0.1", port):
+            pass
 
 
 @pytest.mark.engine

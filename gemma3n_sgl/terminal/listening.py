@@ -30,22 +30,31 @@ from gemma3n_sgl.terminal.showing import say
 Make = Callable[[Settings, Closing], ASGIApp]
 """Makes the application."""
 
+_SHARED = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
 MOST_FILES = 65_536
 """Open files to ask the system for: each run has a connection to its client and one to the engine."""
 
 
 @contextmanager
 def reserve(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to the port, which refuses clients until it is served. SettingsError says what is in the way."""
+    """A socket bound to the port, which nobody else can take, and which refuses clients until it is served. SettingsError says what is in the way."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         reserved = socket.socket(family, socket.SOCK_STREAM)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(*_SHARED, 1)  # with what is left of a server that has just ended
         reserved.bind(address)
+        reserved.setsockopt(*_SHARED, 0)  # and with nobody else
     except OSError as error:
         raise SettingsError(_in_the_way(error, host, port)) from None
     with closing(reserved):
         yield reserved
+
+
+def listen(reserved: socket.socket) -> None:
+    """Clients may come; they wait until they are served."""
+    reserved.setsockopt(*_SHARED, 1)  # so that what is left of them once this has ended is in nobody's way
+    reserved.listen(BACKLOG)
 
 
 def _in_the_way(error: OSError, host: str, port: int) -> str:
@@ -71,10 +80,10 @@ def engine_beside(port: int | None, *, as_json: bool = False) -> Iterator[str | 
 def serve_on(reserved: socket.socket, make: Make, settings: Settings, registry: Registry) -> None:
     """Serve what `make` makes until SIGTERM, or SIGINT, which is then raised again; in several processes, if the settings say so."""
     _allow_files()
+    listen(reserved)
     if settings.workers == 1:
         _serve(reserved, make, settings, lambda: _tell_start(reserved, settings, registry))
         return
-    reserved.listen(BACKLOG)
     asyncio.run(_tell_start(reserved, settings, registry))
     own = share_of(settings)
     Workers(settings.workers, lambda: _serve(reserved, make, own, _say_nothing), reserved, forget_process).run()
