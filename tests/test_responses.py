@@ -50,6 +50,24 @@ def test_what_is_cut_is_incomplete_in_every_event_that_tells_of_it(client: opena
     assert (call.type, call.status) == ("function_call", "incomplete")
 
 
+@pytest.mark.parametrize("asked", [{"include": ["message.output_text.logprobs"], "top_logprobs": 2}, {"top_logprobs": 2}])
+def test_log_probabilities_stand_beside_the_text_whole_and_streamed(client: openai.OpenAI, asked: dict[str, Any]):
+    [part] = client.responses.create(**asks(**asked)).output[-1].content  # type: ignore[union-attr]
+    assert [token.token for token in part.logprobs] == ["one", " two", " three"]
+    assert [rival.token for rival in part.logprobs[1].top_logprobs] == [" two", " TWO"]
+    events = list(client.responses.create(**asks(**asked, stream=True)))
+    told = [token.token for event in events if event.type == "response.output_text.delta" for token in event.logprobs]
+    assert told == ["one", " two", " three"]
+    [done] = [event for event in events if event.type == "response.output_text.done"]
+    assert [token.token for token in done.logprobs] == told
+    assert events[-1].response.output[-1].content[0].logprobs == part.logprobs
+
+
+def test_log_probabilities_that_nobody_asks_for_are_none(client: openai.OpenAI):
+    response = client.responses.create(**asks(include=["reasoning.encrypted_content"]))
+    assert response.output[-1].content[0].logprobs == [] and response.output_text == "one two three"  # type: ignore[union-attr]
+
+
 def test_pictures_and_earlier_turns_go_in_order(client: openai.OpenAI, scripted: ScriptedEngine):
     talk = [
         {"role": "user", "content": [{"type": "input_text", "text": "Look:"}, {"type": "input_image", "image_url": PNG, "detail": "auto"}]},

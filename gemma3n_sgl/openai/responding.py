@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from gemma3n_sgl.errors import Gemma3nError
-from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Usage
+from gemma3n_sgl.events import Arguments, Call, Delta, Done, Event, Step, Token, Usage
 from gemma3n_sgl.openai.responses import ResponsesRequest
-from gemma3n_sgl.openai.writing import on_one_line, told_step
+from gemma3n_sgl.openai.writing import logprob, on_one_line, told_step
 
 Item = dict[str, Any]
 
@@ -65,7 +65,7 @@ class Responding:
             yield from self._text("summary", "reasoning_summary", told_step(event))
         elif isinstance(event, Delta):
             yield from self._in("message", _message)
-            yield from self._text("content", "output", event.text)
+            yield from self._text("content", "output", event.text, event.tokens)
         elif isinstance(event, Call):
             yield from self._close()
             call = {"id": _new("fc"), "type": "function_call", "status": "in_progress", "call_id": event.id, "name": event.name, "arguments": ""}
@@ -95,9 +95,13 @@ class Responding:
         self._output.append(item)
         yield self._event("response.output_item.added", output_index=len(self._output) - 1, item=dict(item))
 
-    def _text(self, parts: str, name: str, text: str) -> Iterator[bytes]:
-        self._output[-1][parts][0]["text"] += text
-        more: dict[str, Any] = {} if parts == "summary" else {"logprobs": []}
+    def _text(self, parts: str, name: str, text: str, tokens: tuple[Token, ...] = ()) -> Iterator[bytes]:
+        part = self._output[-1][parts][0]
+        part["text"] += text
+        more: dict[str, Any] = {}
+        if parts != "summary":
+            more["logprobs"] = [logprob(token) for token in tokens] if self._asked.logprobs else []
+            part["logprobs"] += more["logprobs"]
         yield self._event(f"response.{name}_text.delta", **self._place(parts), delta=text, **more)
 
     def _close(self, status: str = "completed") -> Iterator[bytes]:
@@ -112,7 +116,7 @@ class Responding:
             parts = "summary" if item["type"] == "reasoning" else "content"
             part = item[parts][0]
             text, ended = ("reasoning_summary_text", "reasoning_summary_part") if parts == "summary" else ("output_text", "content_part")
-            more: dict[str, Any] = {} if parts == "summary" else {"logprobs": []}
+            more: dict[str, Any] = {} if parts == "summary" else {"logprobs": part["logprobs"]}
             yield self._event(f"response.{text}.done", **self._place(parts), text=part["text"], **more)
             yield self._event(f"response.{ended}.done", **self._place(parts), part=part)
         yield self._event("response.output_item.done", output_index=len(self._output) - 1, item=item)
@@ -156,6 +160,7 @@ class Responding:
             "text": asked.text or {"format": {"type": "text"}},
             "tool_choice": asked.tool_choice or "auto",
             "tools": asked.tools or [],
+            "top_logprobs": asked.top_logprobs or 0,
             "top_p": 0.95 if asked.top_p is None else asked.top_p,
             "truncation": asked.truncation or "disabled",
             "usage": None,

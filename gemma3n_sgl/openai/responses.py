@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gemma3n_sgl.errors import InvalidValue
 from gemma3n_sgl.openai.requests import ChatRequest, check_fields, invalid
 
-_STATE = ("previous_response_id", "conversation", "background", "prompt", "max_tool_calls", "context_management")
+_STATE = ("previous_response_id", "conversation", "background", "prompt", "context_management")
 """What needs a server that remembers."""
+
+_LOGPROBS = "message.output_text.logprobs"
+"""What asks for log probabilities in `include`. All else that it may hold belongs to tools of OpenAI's, or to a reasoning that is hidden."""
 
 _MESSAGE = re.compile(r"messages\[(\d+)\](?:\.tool_calls\[(\d+)\](?:\.function)?)?(.*)")
 _TOOL = re.compile(r"^(tools\[\d+\]|tool_choice)\.function\b")
@@ -42,6 +45,7 @@ class ResponsesRequest(BaseModel):
     metadata: dict[str, Any] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: list[str] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     program_options: dict[str, Any] | None = None
     seed: int | None = None
 
@@ -56,8 +60,15 @@ class ResponsesRequest(BaseModel):
         for name in _STATE:
             if others.pop(name, None):
                 raise InvalidValue(f"`{name}` is not supported: this server keeps no state. Send the whole conversation as `input`.", param=name)
-        check_fields({name: value for name, value in others.items() if name not in ("stream_options", "top_logprobs")}, "responses")
+        if others.pop("max_tool_calls", None):
+            raise InvalidValue("`max_tool_calls` counts calls of tools that OpenAI runs, of which there are none here. Leave it out.", param="max_tool_calls")
+        check_fields({name: value for name, value in others.items() if name != "stream_options"}, "responses")
         return request
+
+    @property
+    def logprobs(self) -> bool:
+        """Whether log probabilities are asked for."""
+        return _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
 
     def chat(self) -> ChatRequest:
         """The chat request that this amounts to. Raises InvalidValue with this request's field as `param`."""
@@ -75,6 +86,8 @@ class ResponsesRequest(BaseModel):
             "tool_choice": _choice(self.tool_choice),
             "response_format": _format((self.text or {}).get("format")),
             "reasoning_effort": (self.reasoning or {}).get("effort"),
+            "logprobs": self.logprobs or None,
+            "top_logprobs": self.top_logprobs,
         }
         try:
             return ChatRequest.model_validate({name: value for name, value in fields.items() if value is not None})

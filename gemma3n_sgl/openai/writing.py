@@ -111,8 +111,12 @@ def used(runs: list[list[Event]], each: int = 0) -> Usage:
 
 
 def _logprobs(tokens: Iterable[Token]) -> dict[str, Any]:
-    content = [_logprob(token.text, token.logprob) | {"top_logprobs": [_logprob(*top) for top in token.top]} for token in tokens]
-    return {"content": content, "refusal": None}
+    return {"content": [logprob(token) for token in tokens], "refusal": None}
+
+
+def logprob(token: Token) -> dict[str, Any]:
+    """A token with its log probability, and the likeliest in its place."""
+    return _logprob(token.text, token.logprob) | {"top_logprobs": [_logprob(*top) for top in token.top]}
 
 
 def _logprob(text: str, logprob: float | None) -> dict[str, Any]:
