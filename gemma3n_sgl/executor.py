@@ -326,10 +326,14 @@ class LoopExecutor(CountingExecutor):
                 tell(text)
 
         ear = Ear(said, self.observer.straight if streams else None) if log is None and (streams or tell is None) else None
-        with self.observer.watched(name or ""):
-            for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log, ear):
-                hear(text)
-                meta = so_far
+        try:
+            with self.observer.watched(name or ""):
+                for text, so_far in relay(self.backend.client, self._payload(sampling, log), stops, log, ear):
+                    hear(text)
+                    meta = so_far
+        finally:
+            if streams and said:
+                self.observer.delta("")  # what went straight was told, too
         if log is not None and (tokens := log.rest(meta)):
             self.observer.delta("", tokens)
         made = "".join(said)

