@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,9 @@ from gemma3n_sgl.program import Program
 from gemma3n_sgl.sampling import Sampling
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-WORDS = st.sampled_from(["Hello", " wörld", "漢字", "😀", "<end_of", "_turn>", " ST", "OP", "\n\n", "data: ", "\\", '"', "<", "[", "", " a"])
+PLAIN = ["Hello", " wörld", "漢字", "😀", "<end_of", "_turn>", " ST", "OP", "\n\n", "data: ", "\\", '"', "<", "[", "", " a"]
+LIKE_AN_EVENT = ['"output_ids": [', '"meta_info":{', '{"text":', "output_ids"]
+WORDS = st.sampled_from(PLAIN + LIKE_AN_EVENT)
 
 
 @sgl.function
@@ -26,7 +29,7 @@ def say(s, question: str):
     s += user(question) + assistant(sgl.gen("answer"))
 
 
-def events(tokens: list[str], *, incremental: bool) -> bytes:
+def events(tokens: list[str], *, incremental: bool, order: Sequence[str] = ("text", "output_ids", "meta_info")) -> bytes:
     """The stream of a generation of these tokens, in SGLang's form."""
     lines = []
     for i in range(1, len(tokens) + 1):
@@ -35,12 +38,14 @@ def events(tokens: list[str], *, incremental: bool) -> bytes:
         finish = {"type": "stop", "matched": 106} if i == len(tokens) else None
         meta = {"finish_reason": finish, "prompt_tokens": 5, "cached_tokens": 2, "completion_tokens": i, "output_token_logprobs_length": i}
         meta["output_token_logprobs"] = [[-0.25, 1000 + first + k, token] for k, token in enumerate(said)]
-        lines.append(json.dumps({"text": "".join(said), "output_ids": list(range(first, i)), "meta_info": meta}, ensure_ascii=i % 2 == 0))
+        event = {"text": "".join(said), "output_ids": list(range(first, i)), "meta_info": meta}
+        spaces = (",", ":") if i % 3 == 0 else None
+        lines.append(json.dumps({name: event[name] for name in order}, ensure_ascii=i % 2 == 0, separators=spaces))
     return b"".join(b"data: " + line.encode() + b"\n\n" for line in [*lines, "[DONE]"])
 
 
-async def run_over(body: bytes, cuts: list[int], *, stop: tuple[str, ...]) -> tuple[Done, str]:
-    """A run against an engine that sends `body` in packets that end at `cuts`."""
+async def run_over(body: bytes, cuts: list[int], *, stop: tuple[str, ...], logged: bool = True) -> tuple[Done, str]:
+    """A run against an engine that sends `body` in packets that end at `cuts`. Where log probabilities are not asked for, text goes straight."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -61,7 +66,7 @@ async def run_over(body: bytes, cuts: list[int], *, stop: tuple[str, ...]) -> tu
     endpoint = Gemma3nEndpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     program = Program.of(say)
     said: list[Any] = [
-        event async for event in running.stream(program, {"question": "x"}, endpoint, Sampling(stop=stop, top_logprobs=0))
+        event async for event in running.stream(program, {"question": "x"}, endpoint, Sampling(stop=stop, top_logprobs=0 if logged else None))
     ]
     await endpoint.client.aclose()
     server.close()
@@ -73,11 +78,15 @@ async def run_over(body: bytes, cuts: list[int], *, stop: tuple[str, ...]) -> tu
     st.lists(st.integers(0, 5000), max_size=20),
     st.booleans(),
     st.sampled_from([(), ("STOP",), ("\n\n", " a")]),
+    st.permutations(["text", "output_ids", "meta_info"]),
 )
-def test_any_split_gives_the_same_answer(tokens: list[str], cuts: list[int], incremental: bool, stop: tuple[str, ...]):
-    body = events(tokens, incremental=incremental)
+def test_any_split_gives_the_same_answer(tokens: list[str], cuts: list[int], incremental: bool, stop: tuple[str, ...], order: list[str]):
+    body = events(tokens, incremental=incremental, order=order)
     whole, told = asyncio.run(run_over(body, [], stop=stop))
     cut, cut_told = asyncio.run(run_over(body, cuts, stop=stop))
+    straight, straight_told = asyncio.run(run_over(body, cuts, stop=stop, logged=False))
+    assert (straight.answer, straight.usage, straight.finish_reason) == (whole.answer, whole.usage, whole.finish_reason)
+    assert straight_told == whole.answer
     assert (cut.answer, cut.usage, cut.finish_reason, cut.tokens) == (whole.answer, whole.usage, whole.finish_reason, whole.tokens)
     assert told == cut_told == whole.answer
 
