@@ -1,8 +1,8 @@
-"""Ours beside its peers, in one run: `python bench/peers.py [--streams 1,32,128,512,2000] [--write]`
+"""Ours beside its peers, in one run: `python bench/peers.py [--streams 1,32,128,512,2000] [--only gemma3n,sglang-router] [--write]`
 
 sglang-router, SGLang's own frontend behind Starlette, Hayhooks, LiteLLM's proxy and a bare pass-through, each before a paced engine of its own,
 with 1 to 2,000 streams at once. Prints one JSON line each. With --write, the table and the plot in docs/performance.md are made anew from them,
-with the machine and the date. Peers are installed into environments of their own under build/peers. Takes some fifteen minutes.
+with the machine and the date. Peers are installed into environments of their own under build/peers. Takes some ten minutes.
 """
 
 from __future__ import annotations
@@ -69,11 +69,14 @@ def write(results: Results) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--streams", default="1,32,128,512,2000")
+    parser.add_argument("--only", default="", help="how the names of those begin that are measured; all, if it is not given")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     results: Results = {}
     for streams in map(int, given.streams.split(",")):
         for name in RELAYS:
+            if not name.startswith(tuple(given.only.split(","))):
+                continue
             told = results.setdefault(streams, {})[name] = measure(name, streams)
             print(json.dumps({"relay": name} | asdict(told)), flush=True)
     if given.write:

@@ -1,6 +1,6 @@
 """What it costs to relay tokens: `make bench`, or
 
-    python bench/relay.py [--streams 128] [--rounds 2] [--tokens 128] [--rate 50] [--limit 60] [--ratio 2.4]
+    python bench/relay.py [--streams 128] [--rounds 2] [--tokens 128] [--rate 50] [--limit 60] [--ratio 1.5]
 
 Starts a paced engine and `gemma3n serve` before it on free loopback ports, opens STREAMS chat streams ROUNDS times over, with cumulative
 and with incremental text, then does the same with a bare pass-through. Prints one JSON line each and a table. Ends with 1 when a stream of ours
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rate", type=float, default=50, help="tokens a second of each stream")
     parser.add_argument("--limit", type=float, default=60, help="CPU µs a token may cost")
-    parser.add_argument("--ratio", type=float, default=2.4, help="how many times the pass-through's CPU a token may cost")
+    parser.add_argument("--ratio", type=float, default=1.5, help="how many times the pass-through's CPU a token may cost")
     given = parser.parse_args()
     results = measure(given)
     print(table(results))
