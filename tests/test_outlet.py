@@ -143,6 +143,34 @@ async def test_what_is_said_while_a_reader_does_not_read_comes_as_one_piece():
     assert [chunk["choices"][0]["delta"].get("content") for chunk in reader.chunks] == ["", "a", "bcdef", None]
 
 
+async def test_who_speaks_on_after_another_was_broken_off_keeps_their_own_order():
+    shut = asyncio.Event()
+
+    class Shut(Reader):
+        async def send(self, message: Any) -> None:
+            if b"a1" in message.get("body", b"") and not shut.is_set():
+                await shut.wait()
+            await super().send(message)
+
+    reader = Shut(lambda: 0)
+    line = Line(Straight(reader))  # type: ignore[arg-type]
+    stream = stream_to(reader, 2, line)
+    straight = stream.straight(1)
+    held = asyncio.create_task(spawn(stream.tell, 0, Delta("a1 ")))
+    await asyncio.sleep(0)
+    await spawn(stream.tell, 1, Delta("b1 "))
+    held.cancel()
+    await asyncio.wait({held})
+    shut.set()
+    assert straight is not None and not straight("b2 "), "what was said before is still to be sent"
+    await spawn(stream.tell, 1, Delta("b2 "))
+    assert straight("b3 ")
+    for index in range(2):
+        await stream.done(index, Done("", "stop", Usage()))
+    await stream.end()
+    assert (reader.said(0), reader.said(1)) == ("a1 ", "b1 b2 b3 ")
+
+
 async def test_an_error_is_told_in_the_stream_where_its_head_was_on_its_way():
     """Whoever sent it is cancelled with it: a client that reads an earlier answer slowly keeps it waiting."""
     shut = asyncio.Event()

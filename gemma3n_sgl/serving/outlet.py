@@ -152,19 +152,19 @@ class Stream(Outlet):
         self._opens(False)
         try:
             self._sees(event)
-            first = not self.begun
-            self._unsent += (self._writer.begin(self._count) if first else b"") + self._writer.piece(index, event)
-            if first:
+            self._pile(index, event)  # behind what is left of one that was broken off here
+            if first := not self.begun:
+                self._unsent = self._writer.begin(self._count)
                 await self._head()
-            while self._unsent or self._piled or first:
+            while self._piled or self._unsent or first:
+                piled, self._piled = self._piled, []
+                self._unsent += b"".join([self._writer.piece(*each) for each in piled])
                 if self._unsent or first:  # the head goes with the first of the body, be that empty
                     await self._straight({"type": "http.response.body", "body": self._unsent, "more_body": True})
-                    first = False
-                piled, self._piled = self._piled, []
-                self._unsent = b"".join([self._writer.piece(*each) for each in piled])
+                    self._unsent, first = b"", False
         finally:
             self._busy = False
-            self._opens(self._headed)
+            self._opens(self._headed and not self._piled and not self._unsent)
 
     async def _head(self) -> None:
         self.begun = True
