@@ -333,12 +333,10 @@ class LoopExecutor(CountingExecutor):
                     meta = so_far
         finally:
             if streams and said:
-                self.observer.delta("")  # what went straight was told, too
+                self.observer.delta("")  # what went straight was told, too, and one without text is an answer
         if log is not None and (tokens := log.rest(meta)):
             self.observer.delta("", tokens)
         made = "".join(said)
-        if streams:
-            self.observer.delta("")  # one without text is an answer too
         self.text_ += made
         self._read = (len(self.text_), len(self.images_))
         self.observer.count(meta, product=_is_product(expr))

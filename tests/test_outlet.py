@@ -49,8 +49,22 @@ class Reader:
         return "".join(choice["delta"].get(name) or "" for choice in choices)
 
 
-class Straight:
-    """The transport below the same client, for what is written past `send`: each piece an HTTP chunk of its own."""
+class Shut(Reader):
+    """One that takes no such message until it is `opened`."""
+
+    def __init__(self, waits: Callable[[Any], bool]) -> None:
+        super().__init__(lambda: 0)
+        self._waits = waits
+        self.opened = asyncio.Event()
+
+    async def send(self, message: Any) -> None:
+        if self._waits(message):
+            await self.opened.wait()
+        await super().send(message)
+
+
+class Transport:
+    """What is below the same client, for what is written past `send`: each piece an HTTP chunk of its own."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -105,7 +119,7 @@ async def test_whatever_several_say_at_once_to_a_slow_reader_arrives_once_and_in
 async def test_what_goes_the_straight_way_is_in_order_with_what_has_to_wait(seed: int):
     chance = random.Random(seed)
     reader = Reader(lambda: chance.choice([0, 0.0005]))
-    transport = Straight(reader)
+    transport = Transport(reader)
     line = Line(transport)  # type: ignore[arg-type]
     stream = stream_to(reader, 2, line)
 
@@ -122,21 +136,13 @@ async def test_what_goes_the_straight_way_is_in_order_with_what_has_to_wait(seed
 
 
 async def test_what_is_said_while_a_reader_does_not_read_comes_as_one_piece():
-    gate = asyncio.Event()
-
-    class Shut(Reader):
-        async def send(self, message: Any) -> None:
-            if message["type"] == "http.response.body":
-                await gate.wait()
-            await super().send(message)
-
-    reader = Shut(lambda: 0)
+    reader = Shut(lambda message: message["type"] == "http.response.body")
     stream = stream_to(reader)
     first = asyncio.create_task(spawn(stream.tell, 0, Delta("a")))
     await asyncio.sleep(0)
     for letter in "bcdef":
         await spawn(stream.tell, 0, Delta(letter))
-    gate.set()
+    reader.opened.set()
     await first
     await stream.done(0, Done("", "stop", Usage()))
     await stream.end()
@@ -144,16 +150,8 @@ async def test_what_is_said_while_a_reader_does_not_read_comes_as_one_piece():
 
 
 async def test_who_speaks_on_after_another_was_broken_off_keeps_their_own_order():
-    shut = asyncio.Event()
-
-    class Shut(Reader):
-        async def send(self, message: Any) -> None:
-            if b"a1" in message.get("body", b"") and not shut.is_set():
-                await shut.wait()
-            await super().send(message)
-
-    reader = Shut(lambda: 0)
-    line = Line(Straight(reader))  # type: ignore[arg-type]
+    reader = Shut(lambda message: b"a1" in message.get("body", b""))
+    line = Line(Transport(reader))  # type: ignore[arg-type]
     stream = stream_to(reader, 2, line)
     straight = stream.straight(1)
     held = asyncio.create_task(spawn(stream.tell, 0, Delta("a1 ")))
@@ -161,7 +159,7 @@ async def test_who_speaks_on_after_another_was_broken_off_keeps_their_own_order(
     await spawn(stream.tell, 1, Delta("b1 "))
     held.cancel()
     await asyncio.wait({held})
-    shut.set()
+    reader.opened.set()
     assert straight is not None and not straight("b2 "), "what was said before is still to be sent"
     await spawn(stream.tell, 1, Delta("b2 "))
     assert straight("b3 ")
@@ -173,36 +171,34 @@ async def test_who_speaks_on_after_another_was_broken_off_keeps_their_own_order(
 
 async def test_an_error_is_told_in_the_stream_where_its_head_was_on_its_way():
     """Whoever sent it is cancelled with it: a client that reads an earlier answer slowly keeps it waiting."""
-    shut = asyncio.Event()
-
-    class Shut(Reader):
-        async def send(self, message: Any) -> None:
-            await shut.wait()
-            await super().send(message)
-
-    reader = Shut(lambda: 0)
+    reader = Shut(lambda message: True)
     stream = stream_to(reader)
     held = asyncio.create_task(spawn(stream.tell, 0, Delta("one ")))
     await asyncio.sleep(0)
     held.cancel()
     await asyncio.wait({held})
     assert stream.begun, "it has no other status any more"
-    shut.set()
+    reader.opened.set()
     await stream.fail(EngineError("It broke."))
     assert reader.said(0) == "one " and reader.chunks[-1]["error"]["message"] == "It broke."
     assert reader.heads == 1 and reader.ended
 
 
+async def test_a_head_that_was_broken_off_goes_before_what_another_says():
+    reader = Shut(lambda message: True)
+    stream = stream_to(reader, 2)
+    held = asyncio.create_task(spawn(stream.tell, 0, Delta("one ")))
+    await asyncio.sleep(0)
+    held.cancel()
+    await asyncio.wait({held})
+    reader.opened.set()
+    await spawn(stream.tell, 1, Delta("two "))
+    await stream.end()
+    assert (reader.heads, reader.said(0), reader.said(1)) == (1, "one ", "two ")
+
+
 async def test_an_error_comes_after_all_that_was_said_before_it_also_where_its_run_was_cut_off_in_the_middle_of_a_piece():
-    shut = asyncio.Event()
-
-    class Shut(Reader):
-        async def send(self, message: Any) -> None:
-            if b"two" in message.get("body", b"") and not shut.is_set():
-                await shut.wait()
-            await super().send(message)
-
-    reader = Shut(lambda: 0)
+    reader = Shut(lambda message: b"two" in message.get("body", b""))
     stream = stream_to(reader, 2)
     await spawn(stream.tell, 0, Delta("one "))
     held = asyncio.create_task(spawn(stream.tell, 0, Delta("two ")))
@@ -210,7 +206,7 @@ async def test_an_error_comes_after_all_that_was_said_before_it_also_where_its_r
     await spawn(stream.tell, 1, Delta("three "))
     held.cancel()
     await asyncio.wait({held})
-    shut.set()
+    reader.opened.set()
     await stream.fail(EngineError("It broke."))
     assert (reader.said(0), reader.said(1)) == ("one two ", "three ")
     assert reader.chunks[-1]["error"]["message"] == "It broke." and reader.ended

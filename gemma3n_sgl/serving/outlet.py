@@ -103,10 +103,10 @@ class Whole(Outlet):
 class Stream(Outlet):
     """Server-sent events. The program itself waits for a client that reads slowly, and what others say meanwhile goes as one."""
 
-    def __init__(self, writer: Writer, count: int, sight: Seen, send: Send, straight: Send, line: Line | None = None) -> None:
-        """`send` takes the head, `straight` all else, and `line`, where there is one, what need not wait."""
+    def __init__(self, writer: Writer, count: int, sight: Seen, send: Send, send_body: Send, line: Line | None = None) -> None:
+        """`send` takes the head, `send_body` all else, and `line`, where there is one, what need not wait."""
         super().__init__(writer, count, sight)
-        self._send, self._straight, self._line = send, straight, line
+        self._send, self._send_body, self._line = send, send_body, line
         self._piled: list[tuple[int, Event]] = []  # an empty deque is ten times as large, and few ever pile up
         self._unsent = b""
         self._busy = False
@@ -153,14 +153,15 @@ class Stream(Outlet):
         try:
             self._sees(event)
             self._pile(index, event)  # behind what is left of one that was broken off here
-            if first := not self.begun:
+            if not self.begun:
                 self._unsent = self._writer.begin(self._count)
+            if first := not self._headed:
                 await self._head()
             while self._piled or self._unsent or first:
                 piled, self._piled = self._piled, []
                 self._unsent += b"".join([self._writer.piece(*each) for each in piled])
                 if self._unsent or first:  # the head goes with the first of the body, be that empty
-                    await self._straight({"type": "http.response.body", "body": self._unsent, "more_body": True})
+                    await self._send_body({"type": "http.response.body", "body": self._unsent, "more_body": True})
                     self._unsent, first = b"", False
         finally:
             self._busy = False
@@ -183,7 +184,7 @@ class Stream(Outlet):
 
     async def _ends(self, body: bytes) -> None:
         self._opens(False)
-        await self._straight({"type": "http.response.body", "body": body, "more_body": False})
+        await self._send_body({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class _Straight:
@@ -196,12 +197,11 @@ class _Straight:
         self._before, self._after = writer.around(index) or (b"", b"")
 
     def take(self, text: str) -> bool:
-        line = self._line
-        if line.slow or line.gone or not line.open:
+        if not self._line.is_free():
             return False
         self._gaps.end()
         if self._before:
-            line.write(self._before, on_one_line(text), self._after)
+            self._line.write(self._before, on_one_line(text), self._after)
         elif piece := self._writer.piece(self._index, Delta(text)):
-            line.write(piece)
+            self._line.write(piece)
         return True
